@@ -28,7 +28,7 @@ import yaml
 
 from policies.base import Progress
 from simulator.log.ledger import Ledger
-from simulator.run.base import Needs
+from simulator.run.contract import Needs
 from tests.worlds import tiny_scenario
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -27,7 +27,7 @@ from policies.base import Progress, silent
 from policies.calls import note_in
 from policies.sources import OWN, package
 from simulator.log.workspace import versions
-from simulator.run.base import THREADS, Done, Executor, Needs, Task, WorkerError, needs_of
+from simulator.run.contract import THREADS, Done, Executor, Needs, Task, WorkerError, needs_of
 from simulator.run.progress import compiling
 from simulator.run.worker import Note, read_note, releasing
 

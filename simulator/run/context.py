@@ -34,7 +34,7 @@ from simulator.log.kinds import FEEDBACK
 from simulator.log.metadata import FIT, FITTED_ONCE, HISTORY, Metadata, Propensity, arm_names
 from simulator.log.schema import schema
 from simulator.log.workspace import OF_A_DAY, Lane, Workspace, load_catalogue, open_log, versions
-from simulator.run.base import Needs
+from simulator.run.contract import Needs
 from simulator.scenario.memory import of_process
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import PolicySpec

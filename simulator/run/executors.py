@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from policies.base import Progress
-from simulator.run.base import THREADS, Done, Executor, Task, WorkerError
 from simulator.run.cluster import Cluster
+from simulator.run.contract import THREADS, Done, Executor, Task, WorkerError
 from simulator.run.progress import compiling
 from simulator.run.worker import releasing
 

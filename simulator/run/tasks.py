@@ -43,7 +43,6 @@ from simulator.log.metadata import HISTORY
 from simulator.log.notices import FILE, as_text, keep, kept, of_warnings
 from simulator.log.schema import schema
 from simulator.log.workspace import Lane, open_log
-from simulator.run.base import Needs
 from simulator.run.context import (
     Context,
     Job,
@@ -53,6 +52,7 @@ from simulator.run.context import (
     one_torch_thread,
     with_columns,
 )
+from simulator.run.contract import Needs
 from simulator.run.weighting import thinned
 from simulator.scenario.parts import Arm, PolicySpec
 from simulator.scenario.populations import PluginUsers
