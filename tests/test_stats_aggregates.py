@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from simulator.cli.report import report as command
 from simulator.report import of_moments, user_table
+from simulator.report.gather import gather_table
 from simulator.stats import segments, sequential, verdict, winners
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.aggregates import Aggregates
@@ -114,6 +115,25 @@ def test_the_verdict_is_that_of_the_rows() -> None:
     _alike(plain, verdict.lifts(table, "old"))
 
 
+def test_the_best_arm_and_the_users_needed_are_those_of_the_rows() -> None:
+    """Adjusted for the pre-period, as the verdict is."""
+    rows = so_far(USERS, EVENTS, DAYS)
+    theirs = gather_table(from_frame(rows, metrics=METRICS), "old", "rows")
+    ours = of_moments.gather_moments(aggregates(), "old", "moments")
+    assert theirs.winners
+    best = {one.metric: one for one in ours.winners}
+    for one in theirs.winners:
+        mine = best[one.metric]
+        assert mine.arm == one.arm
+        assert (mine.lift, mine.estimate, mine.low, mine.high) == pytest.approx(
+            (one.lift, one.estimate, one.low, one.high), rel=1e-9
+        )
+    needed = {(need.arm, need.metric): need.users for need in ours.power}
+    for need in theirs.power:
+        assert need.users == needed[need.arm, need.metric]
+    assert any("cuped" in need.users for need in theirs.power)
+
+
 def _alike(ours: list[verdict.Lift], theirs: list[verdict.Lift]) -> None:
     mine = {(row.arm, row.metric): row for row in ours}
     for row in theirs:
@@ -128,7 +148,9 @@ def _alike(ours: list[verdict.Lift], theirs: list[verdict.Lift]) -> None:
 
 def test_segments_are_those_of_the_rows() -> None:
     table = from_frame(so_far(USERS, EVENTS, DAYS), metrics=METRICS, groups=["country"])
-    rows, interactions = segments.segments(table, "old")
+    past = pre_periods(table)
+    assert past
+    rows, interactions = segments.segments(table, "old", covariates=past)
     found = of_moments.gather_moments(aggregates(), "old", "moments").segments
     assert found is not None
     theirs = {(s.level, s.row.arm, s.row.metric): s.row for s in rows}

@@ -432,6 +432,14 @@ def test_command(tmp_path: Path) -> None:
     part = json.loads((tmp_path / "audit-part.json").read_text())
     assert part["rule"] == {"level": 0.9, "alternative": "better"}
     assert {(row["level"], row["alternative"]) for row in part["rows"]} >= {(0.9, "greater")}
+    asked = ["--metric", "click", "--repetitions", "100", "--sizes", "20"]
+    one = CliRunner().invoke(command, [str(tmp_path), *asked])
+    assert one.exit_code == 0, one.output
+    part = json.loads((tmp_path / "audit-part.json").read_text())
+    assert {row["metric"] for row in part["rows"]} == {"click"}
+    none = CliRunner().invoke(command, [str(tmp_path), "--metric", "clicks"])
+    assert none.exit_code == 2
+    assert "no metric 'clicks'; there are" in " ".join(none.output.split())
     bad = CliRunner().invoke(command, [str(tmp_path), "--sizes", "x"])
     assert bad.exit_code == 2
     missing = CliRunner().invoke(command, [str(tmp_path / "nowhere")])

@@ -115,6 +115,9 @@ def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
     show_default=True,
     help="Samples of each truth for the decision, in a run with a success metric.",
 )
+@click.option(
+    "--metric", "metrics", multiple=True, help="Only this metric; repeatable; all if left out."
+)
 @LEVEL
 @ALTERNATIVE
 @click.option(
@@ -141,6 +144,7 @@ def audit(
     fits: tuple[int, ...],
     fit_repetitions: int,
     decision_repetitions: int,
+    metrics: tuple[str, ...],
     level: float,
     alternative: Alternative,
     analyses: tuple[str, ...],
@@ -170,6 +174,8 @@ def audit(
     with failures("the audit was interrupted; nothing was written"):
         log, home = find(source)
         days = units.read(log).in_order(Workspace(home).declared_arms)
+        if metrics:
+            days = days.of_metrics(metrics)
         control = log.metadata.control or days.arms[0]
         chosen = sizes or tuple(sorted({min(n, days.n_users) for n in (100, 500, 2000)}))
         with board(quiet=quiet) as progress:
@@ -189,7 +195,7 @@ def audit(
                 rule=Rule(level, alternative),
                 progress=progress,
             )
-        target = out or home / ("audit-part.json" if analyses else "audit.json")
+        target = out or home / ("audit-part.json" if analyses or metrics else "audit.json")
         write_text(target, json.dumps(content(result), indent=1, allow_nan=False) + "\n")
         if not quiet:
             show(blocks(result))

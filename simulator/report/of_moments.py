@@ -175,7 +175,7 @@ def _all_pairs(table: Aggregates, control: str, metric: str) -> PairMoments | No
     are not there, without which nobody can say how their lifts go together.
     """
     others = [arm for arm in table.arms if arm != control]
-    compare = partial(table.moments, metric)
+    compare = partial(table.moments, metric, adjusted=True)
     known = all(compare(*pair) is not None for pair in combinations(others, 2))
     return compare if known or not table.paired else None
 
@@ -293,7 +293,8 @@ def _needs(table: Aggregates, control: str, levels: Mapping[str, float]) -> Iter
         try:
             apart = float(np.sqrt(m.variance * m.n_control)) if table.paired else 0.0
             sd = float(np.sqrt(m.var_control * m.n_control))
-            spread = Pilot(metric, float(m.control), sd, apart or None)
+            past = table.correlation(metric, control)
+            spread = Pilot(metric, float(m.control), sd, apart or None, past)
         except PowerError:
             continue
         users: Users = {

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policies.products import matmul, pseudo_inverse
 from simulator.log.metrics import Metric
 from simulator.stats import sequential
 from simulator.stats.moments import Floats, Moments, Sample, paired_moments, ratio, split_moments
@@ -159,8 +160,11 @@ class Aggregates:
     def in_segment(
         self, group: str, level: str, metric: str, control: str, treatment: str
     ) -> Moments | None:
-        """The same of the users of one level of a segment, at the last look."""
-        return self._compared(self.groups[group][level], (), metric, (control, treatment))
+        """The same of the users of one level of a segment, at the last look, adjusted as the whole
+        is, with a slope of its own.
+        """
+        cells = self.groups[group][level]
+        return self._compared(cells, (), metric, (control, treatment), adjusted=True)
 
     def _compared(
         self,
@@ -192,6 +196,25 @@ class Aggregates:
             None if bottom is None else 1,
             range(len(names), len(columns)),
         )
+
+    def correlation(self, metric: str, arm: str) -> float | None:
+        """Of a user's (linearised) value with what it is adjusted for, in an arm at the last look
+        (of several columns the multiple one); None without covariates, or where nothing varies.
+        """
+        past = list(self.covariates.get(metric, ()))
+        top, bottom = self.parts[metric]
+        names = [top, *([] if bottom is None else [bottom])]
+        columns = [self.variables.index(name) for name in (*names, *past)]
+        where = (self.arm(arm), -1)
+        _, at = ratio(self.cells.mean[where][columns], 0, None if bottom is None else 1)
+        cov = self.cells.cov[where][np.ix_(columns, columns)]
+        if not past or not np.isfinite(cov).all():
+            return None
+        k = len(names)
+        own = matmul(at, matmul(cov, at))
+        shared = matmul(cov, at)[k:]
+        explained = matmul(shared, matmul(pseudo_inverse(cov[k:, k:]), shared))
+        return float(np.sqrt(np.clip(explained / own, 0.0, 0.999999))) if own > 0 else None
 
     def _of_twins(
         self, cells: CellMoments, at: tuple[int, ...], columns: list[int], arms: tuple[str, str]

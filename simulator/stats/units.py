@@ -547,6 +547,20 @@ class UserDays:
             lives=tuple(life.of_arms(index) for life in self.lives),
         )
 
+    def of_metrics(self, names: Sequence[str]) -> UserDays:
+        """The same with some of the metrics.
+
+        Raises:
+            TableError: there is none of a name.
+        """
+        for name in names:
+            if name not in self.metrics:
+                raise TableError(f"no metric {name!r}; there are {', '.join(self.metrics)}")
+        kept = {name: self.metrics[name] for name in self.metrics if name in names}
+        return replace(
+            self, metrics=kept, lives=tuple(life.of_metrics(names) for life in self.lives)
+        )
+
     def in_order(self, arms: Sequence[str]) -> UserDays:
         """The same with its arms in the order of `arms`, those that are not among them last."""
         first = [name for name in arms if name in self.arms]
