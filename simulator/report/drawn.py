@@ -38,7 +38,7 @@ LEADING = 8
 
 def keep(run: Path) -> None:
     """Write the lifts of the finished run in `run` beside its log."""
-    lifts = _lifts_in(EventLog.open(run / "log"))
+    lifts = lifts_in(EventLog.open(run / "log"))
     write_texts(run, {FILE: as_json(lifts)})
 
 
@@ -57,8 +57,10 @@ def load(run: Path) -> WorldLifts:
         raise ReportError(f"{file}: {error}. Remove it, and it is made anew") from error
 
 
-def _lifts_in(log: EventLog) -> WorldLifts:
-    """The verdict by the unit of the design: on methods where it is known, else on models."""
+def lifts_in(log: EventLog) -> WorldLifts:
+    """The verdict by the unit of the design over the control of the log: on methods where it is
+    known, else on models.
+    """
     sums, silent = answered(units.read(log))
     who, unit = Comparison.of(log.metadata, silent), log.metadata.design.unit
     of_models = verdict.lifts(sums.by(unit), who.control)

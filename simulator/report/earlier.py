@@ -65,7 +65,7 @@ def _of_table(source: Path) -> list[tuple[str, float, float]]:
     rows = read(source)
     try:
         named = labels(rows, "metric")
-        lifts, errors = (_numbers(rows, column) for column in ("lift", "se"))
+        lifts, errors = (finite_numbers(rows, column) for column in ("lift", "se"))
         blank = np.flatnonzero(named.codes < 0)
         if len(blank):
             raise TableError(f"{rows.place(int(blank[0]))}: column 'metric' has no value")
@@ -76,7 +76,7 @@ def _of_table(source: Path) -> list[tuple[str, float, float]]:
     return list(zip(metrics, lifts.tolist(), errors.tolist(), strict=True))
 
 
-def _numbers(rows: Rows, column: str) -> Floats:
+def finite_numbers(rows: Rows, column: str) -> Floats:
     """A column of finite numbers.
 
     Raises:

@@ -1,0 +1,261 @@
+"""Launches: real tests beside the simulator's lifts, what they say of it, and forecasts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.stats import multivariate_normal
+
+from simulator.cli import main
+from simulator.log.eventlog import EventLog
+from simulator.offpolicy.past_launches import past_tests
+from simulator.report.errors import ReportError
+from simulator.scenario.model import Scenario
+from simulator.stats import launches as module
+from simulator.stats.launches import Calibrator, Forecast, Launch, Relation
+from simulator.stats.units import TableError
+from tests.worlds import tiny_scenario, write_scenario
+
+NOISE = 0.01
+
+
+def drawn(
+    rng: np.random.Generator, n: int, slope: float, spread: float
+) -> tuple[list[Launch], float, float]:
+    """`n` launches, and the measured simulated and the true real lift of one more policy."""
+    simulated = 0.03 * rng.standard_normal(n + 1)
+    real = 0.005 + slope * simulated + spread * rng.standard_normal(n + 1)
+    seen = simulated + NOISE * rng.standard_normal(n + 1)
+    measured = real + NOISE * rng.standard_normal(n + 1)
+    tests = [Launch(str(i), measured[i], NOISE, seen[i], NOISE) for i in range(n)]
+    return tests, float(seen[n]), float(real[n])
+
+
+def held(launches: list[Launch]) -> Relation:
+    return Calibrator(launches).relation()
+
+
+def forecast(launches: list[Launch], simulated: float) -> Forecast:
+    return Calibrator(launches).forecast(simulated, NOISE)
+
+
+# --- the model
+
+
+def test_weights_are_those_of_the_whole_normal_law_of_all_lifts():
+    launches, _, _ = drawn(np.random.default_rng(1), 6, 0.7, 0.01)
+    one = Calibrator(launches)
+    s_real, s_simulated = one._s_real, one._s_simulated
+    z = np.array([[launch.simulated, launch.real] for launch in launches]).ravel()
+
+    def log_weight(at: int) -> float:
+        b, tau, omega = one._b[at], one._tau[at], one._omega[at]
+        block = np.array([[omega**2, b * omega**2], [b * omega**2, (b * omega) ** 2 + tau**2]])
+        block += NOISE**2 * np.eye(2)
+        means = np.tile([[1.0, 0.0], [b, 1.0]], (6, 1))
+        prior = np.diag([(5 * s_simulated) ** 2, s_real**2])
+        law = multivariate_normal(np.zeros(12), np.kron(np.eye(6), block) + means @ prior @ means.T)
+        spreads = (tau / s_real) ** 2 + (omega / s_simulated) ** 2
+        return float(law.logpdf(z)) - 0.5 * (b - 1) ** 2 - spreads / (2 * 1.5**2)
+
+    # In the second grid nodes lie evenly, so that inner ones stand for the same share.
+    shape = (len(module.SLOPES), len(module.SPREADS), len(module.SPREADS))
+    inner = [np.ravel_multi_index(at, shape) for at in [(20, 5, 9), (40, 12, 12), (60, 3, 20)]]
+    ours = np.log(one._weight[inner])
+    theirs = np.array([log_weight(at) for at in inner])
+    assert np.allclose(ours - ours[0], theirs - theirs[0], atol=1e-6)
+
+
+def test_a_simulator_that_exaggerates_twofold_is_halved():
+    simulated = np.linspace(-0.05, 0.1, 20)
+    launches = [Launch("", lift / 2, 1e-4, lift, 1e-4) for lift in simulated]
+    relation = held(launches)
+    assert relation.verdict == "foretells"
+    assert relation.slope.value == pytest.approx(0.5, abs=0.01)
+    assert relation.signs.value == 1.0
+    assert relation.rank.value == pytest.approx(1.0)
+    ahead = Calibrator(launches).forecast(0.08, 1e-4)
+    assert ahead.value == pytest.approx(0.04, abs=0.001)
+    assert ahead.low < 0.04 < ahead.high < 0.045
+    assert ahead.better > 0.999
+
+
+def test_a_noisy_simulated_lift_is_shrunk_towards_the_mean_of_all():
+    launches, _, _ = drawn(np.random.default_rng(2), 30, 1.0, 0.003)
+    one = Calibrator(launches)
+    sharp, dull = one.forecast(0.08, 0.001), one.forecast(0.08, 0.2)
+    assert sharp.value > 0.06
+    assert abs(dull.value) < 0.02
+    assert dull.high - dull.low > 2 * (sharp.high - sharp.low)
+
+
+@pytest.mark.parametrize(("slope", "spread"), [(1.0, 0.01), (0.5, 0.02), (0.0, 0.03)])
+def test_forecasts_hold_what_comes_as_often_as_they_say(slope, spread):
+    rng, n = np.random.default_rng(5), 200
+    inside = 0
+    for _ in range(n):
+        launches, simulated, real = drawn(rng, 10, slope, spread)
+        ahead = forecast(launches, simulated)
+        inside += ahead.low <= real <= ahead.high
+    # 90 +- 4%, and three standard errors of a count of 200 beyond it would be 6.4.
+    assert abs(inside / n - 0.9) < 0.055
+
+
+def test_a_wrong_simulator_is_called_wrong_and_a_right_one_is_not():
+    rng = np.random.default_rng(6)
+    wrong = [held(drawn(rng, 30, 0.0, 0.02)[0]).verdict for _ in range(40)]
+    right = [held(drawn(rng, 30, 1.0, 0.01)[0]).verdict for _ in range(40)]
+    turned = [held(drawn(rng, 30, -1.0, 0.01)[0]).verdict for _ in range(10)]
+    few = [held(drawn(rng, 5, 0.0, 0.03)[0]).verdict for _ in range(40)]
+    assert wrong.count("wrong") >= 34
+    assert wrong.count("foretells") <= 4
+    assert right == ["foretells"] * 40
+    assert turned == ["foretells the opposite"] * 10
+    assert few.count("foretells") <= 4
+    assert few.count("not known") >= 20
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"real_error": 0.0}, r"launch '0': lifts must be finite and standard errors above 0"),
+        ({"simulated": float("nan")}, r"launch '0': lifts must be finite"),
+    ],
+)
+def test_numbers_that_cannot_be_are_named(change, message):
+    launches, _, _ = drawn(np.random.default_rng(1), 6, 1.0, 0.01)
+    first = {**launches[0].__dict__, **change}
+    with pytest.raises(TableError, match=message):
+        Calibrator([Launch(**first), *launches[1:]])
+
+
+def test_too_few_or_equal_launches_say_nothing():
+    launches, _, _ = drawn(np.random.default_rng(1), 4, 1.0, 0.01)
+    with pytest.raises(TableError, match="at least 5 launches are needed"):
+        Calibrator(launches)
+    with pytest.raises(TableError, match="the real lifts of all launches are the same"):
+        Calibrator([Launch("", 0.01, 0.01, i / 100, 0.01) for i in range(6)])
+
+
+# --- the command
+
+
+ARMS = {
+    "popularity": {"policy": "popularity"},
+    "itemknn": {"policy": "itemknn"},
+    "random": {"policy": "random"},
+    "recent": {"policy": "popularity", "params": {"half_life": 1}},
+    "oracle": {"policy": "oracle"},
+    "production": {"policy": "production"},
+}
+
+HEAD = "test,arm,control,metric,lift,se\n"
+ROWS = (
+    "one,itemknn,,click,0.05,0.01\n"
+    "two,random,,click,-0.15,0.01\n"
+    "three,recent,popularity,click,0.01,0.01\n"
+    "four,production,itemknn,click,0.2,0.02\n"
+    "five,random,production,click,-0.25,0.02\n"
+)
+
+
+@pytest.fixture(scope="module")
+def scenario(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("launches")
+    return write_scenario(folder, tiny_scenario(ARMS, metrics=["click", "watch_time"]))
+
+
+@pytest.fixture(scope="module")
+def ran(scenario: Path) -> Path:
+    (scenario.parent / "tests.csv").write_text(HEAD + ROWS)
+    done = CliRunner().invoke(main, invoked(scenario, "tests.csv"))
+    assert done.exit_code == 0, done.output
+    return scenario.parent / "out"
+
+
+def invoked(scenario: Path, table: str, *more: str) -> list[str]:
+    folder = scenario.parent
+    launches = ["--launches", str(folder / table), "--out", str(folder / "out")]
+    return ["fidelity", str(scenario), *launches, *more]
+
+
+def test_launches_stand_beside_the_lifts_of_the_run(ran):
+    content = json.loads((ran / "launches.json").read_text())
+    (metric,) = content["metrics"]
+    assert [pair["test"] for pair in metric["pairs"]] == ["one", "two", "three", "four", "five"]
+    assert metric["pairs"][0]["real"]["value"] == 0.05
+    # A lift over another control than the scenario's, by hand from the users' sums.
+    frame = EventLog.open(ran / "run" / "log").table.to_pandas()
+    frame = frame[frame["t"] >= 0]
+    arms = ("history", *sorted(ARMS))
+    clicks = frame.groupby("arm")["click"].sum()
+    by_hand = clicks[arms.index("production")] / clicks[arms.index("itemknn")] - 1
+    assert metric["pairs"][3]["simulated"]["value"] == pytest.approx(by_hand, abs=1e-12)
+    # Arms over the scenario's control that no launch has.
+    assert [one["arm"] for one in metric["forecasts"]] == ["oracle", "production"]
+    page = (ran / "launches.html").read_text()
+    assert "Forecast of the real lift" in page
+    assert (ran / "launches.md").is_file()
+
+
+def test_a_test_whose_policies_are_not_at_hand_brings_the_simulators_lift(scenario, ran):
+    table = scenario.parent / "labels.csv"
+    rows = [f"t{i},,,click,{i / 100},{i / 100 - 0.02},{i / 50},0.01" for i in range(1, 7)]
+    head = "test,arm,control,metric,lift,low,simulated,simulated_se"
+    cells = [row.split(",") for row in rows]
+    lines = [",".join([*row[:6], str(float(row[4]) + 0.02), *row[6:]]) for row in cells]
+    table.write_text("\n".join([head.replace("low", "low,high"), *lines]))
+    (first, *_) = past_tests(table, Scenario.load(scenario))
+    assert first.simulated == (0.02, 0.01)
+    assert first.real == pytest.approx((0.01, 0.02 / 1.96), rel=1e-4)
+    done = CliRunner().invoke(main, invoked(scenario, "labels.csv", "--resume"))
+    assert done.exit_code == 0, done.output
+    (metric,) = json.loads((ran / "launches.json").read_text())["metrics"]
+    assert metric["relation"]["launches"] == 6
+    assert metric["relation"]["slope"]["value"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_too_few_launches_are_shown_without_a_verdict(scenario, ran):
+    (scenario.parent / "few.csv").write_text(HEAD + ROWS.splitlines(keepends=True)[0])
+    done = CliRunner().invoke(main, invoked(scenario, "few.csv", "--resume"))
+    assert done.exit_code == 0, done.output
+    assert "at least 5 launches are needed" in " ".join(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("x,itemkn,,click,0.1,0.1", "line 2: column 'arm': no arm 'itemkn' in the scenario; did"),
+        ("x,random,popularty,click,0.1,0.1", "line 2: column 'control': no arm 'popularty' in"),
+        ("x,popularity,,click,0.1,0.1", "line 2: arm and control are both 'popularity'"),
+        ("x,random,,clicks,0.1,0.1", "line 2: no metric 'clicks' in the scenario; did you mean"),
+        ("x,random,,,0.1,0.1", "line 2: column 'metric' has no value"),
+        ("x,random,,click,,0.1", "line 2: column 'lift' has no finite number"),
+        ("x,random,,click,0.1,0", "line 2: column 'se' must be above 0"),
+    ],
+)
+def test_a_wrong_row_is_named_before_anything_runs(row, message, scenario):
+    (scenario.parent / "wrong.csv").write_text(f"{HEAD}{row}\n")
+    arguments = invoked(scenario, "wrong.csv")
+    arguments[-1] = str(scenario.parent / "nowhere")
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert message in done.stderr
+    assert not (scenario.parent / "nowhere").exists()
+
+
+def test_columns_that_are_missing_are_named(scenario, tmp_path):
+    table = tmp_path / "t.csv"
+    table.write_text("arm,metric,lift\nrandom,click,0.1\n")
+    with pytest.raises(ReportError, match="no column 'se', nor 'low' and 'high'"):
+        past_tests(table, Scenario.load(scenario))
+
+
+def test_options_of_offline_figures_are_refused(scenario):
+    done = CliRunner().invoke(main, invoked(scenario, "tests.csv", "--reward", "watch"))
+    assert done.exit_code == 2
+    assert "--reward is of offline figures; leave it out with --launches" in done.stderr
