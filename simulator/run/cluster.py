@@ -11,13 +11,15 @@ from __future__ import annotations
 import os
 import queue
 import shutil
+import signal
 import socket
 import sys
 import tempfile
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -279,12 +281,13 @@ class Cluster:
             _mirror(files, Path(folder) / MIRROR)
             environment = {"working_dir": folder, "env_vars": dict.fromkeys(THREADS, "1")}
             try:
-                ray.init(
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level="critical",
-                    runtime_env=environment,
-                )
+                with _own_handling_of_sigterm():
+                    ray.init(
+                        include_dashboard=False,
+                        log_to_driver=False,
+                        logging_level="critical",
+                        runtime_env=environment,
+                    )
             except (ConnectionError, RuntimeError, ValueError) as error:
                 where = os.environ.get("RAY_ADDRESS", "this machine")
                 raise WorkerError(
@@ -553,6 +556,17 @@ def _import_ray() -> Any:
             "engine.executor is ray, but Ray is not installed: pip install 'abtest[ray]'"
         ) from error
     return ray
+
+
+@contextmanager
+def _own_handling_of_sigterm() -> Iterator[None]:
+    """Ray answers SIGTERM by a dump of its stack and dies: what was to be done is done again after
+    the context.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _on(node: str) -> Any:
