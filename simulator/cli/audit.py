@@ -218,7 +218,7 @@ def blocks(result: Audit) -> Iterator[Block]:
     """
     from simulator.report.audited import of_decisions, of_methods
 
-    is_whole = any(row.default for row in result.rows)
+    is_whole = bool(result.planted)
     if result.rows:
         yield from _tests(result, is_whole)
     for why, names in result.left_out.items():
