@@ -283,6 +283,7 @@ def made_agreement(**of: Any) -> Agreement:
     )
     values = dict.fromkeys((*tenths, "lost", "lost_low", "lost_high"), 0.1)
     values |= {"p": 0.01, "p_adjusted": 0.01, "rho": 0.5, "ordered": 0.9, "pairs": 3, "points": ()}
+    values |= {"tied": (), "doubts": ()}
     return Agreement(**(values | {"policies": 8, "usable": 8, "covered": 7, "pick": "x"} | of))
 
 

@@ -26,6 +26,7 @@ from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.jobs import Lesson, Wanted, served, target, training
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
+from simulator.offpolicy.rollout import Rollout
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import Ordering, orderings
 from simulator.offpolicy.uncertainty import Ratios, bootstrap
@@ -122,6 +123,9 @@ class Figure:
         verdict: `[A]` words.
         estimates: it claims to be the reward per request, so that it has an error against the
             truth.
+        reasons: `[A]` why each verdict is no better.
+        influence: `[A]` first-order effects of the same units on each value, by which values that
+            share their luck are told apart; none: they are taken for independent.
     """
 
     name: str
@@ -129,6 +133,25 @@ class Figure:
     error: DoubleArray
     verdict: tuple[str, ...]
     estimates: bool
+    reasons: tuple[tuple[str, ...], ...] = ()
+    influence: tuple[DoubleArray, ...] = ()
+
+    def tied(self, pick: int) -> list[int]:
+        """Policies that the figure's own error does not let stand behind `pick`: the 95% interval
+        of the difference holds 0.
+        """
+        units = {len(one) for one in self.influence}
+        found = []
+        for other in np.flatnonzero(np.isfinite(self.value)):
+            if other == pick:
+                continue
+            error = float(np.hypot(self.error[pick], self.error[other]))
+            if len(units) == 1 and min(units) > 1:
+                together = self.influence[pick] - self.influence[other]
+                error = float(np.sqrt(np.square(together).sum()))
+            if self.value[pick] - self.value[other] <= 1.96 * error:
+                found.append(int(other))
+        return found
 
 
 @dataclass(frozen=True)
@@ -156,6 +179,8 @@ class Agreement:
             does not claim to be that.
         covered: for how many policies the figure's interval held the truth.
         pick: the policy that the figure puts first.
+        tied: those that its own error does not let stand behind `pick`.
+        doubts: why its verdict on `pick` is no better.
         regret: online lift of the best policy less that of `pick`, a fraction, as measured: too
             high on average, since the best was chosen by its luck, too.
         lost, lost_low, lost_high: the same, corrected for that, with its 95% interval
@@ -180,6 +205,8 @@ class Agreement:
     error: float
     covered: int | None
     pick: str
+    tied: tuple[str, ...]
+    doubts: tuple[str, ...]
     regret: float
     lost: float
     lost_low: float
@@ -390,7 +417,7 @@ class Offline:
 
     Attributes:
         evaluations: of every off-policy estimator, for the slates that recall and ranking would
-            show.
+            show, and of the rollout.
         orders: of the scores of what was shown.
     """
 
@@ -405,7 +432,12 @@ class Offline:
             words = tuple(e.verdict.word if e.verdict else "" for e in estimates)
             value = np.array([e.value for e in estimates])
             error = np.array([e.error for e in estimates])
-            found.append(Figure(first.estimator, value, error, words, first.unit == "request"))
+            reasons = tuple(e.reasons for e in estimates)
+            moved = tuple(e.first_order[0].influence for e in estimates if e.first_order)
+            if len(moved) < len(estimates):
+                moved = ()
+            claims = first.unit == "request"
+            found.append(Figure(first.estimator, value, error, words, claims, reasons, moved))
         for name in ("auc", "gauc", "ndcg"):
             pairs = [getattr(order, name) for order in self.orders]
             value = np.array([np.nan if pair is None else pair[0] for pair in pairs])
@@ -442,14 +474,15 @@ def offline(
         progress: told of every fit and of the replay.
     """
     scenario, log, catalogue = ran.scenario, ran.log, ran.catalogue
-    history, since = scenario.serving.history, -test_days * DAY
+    since, serving = -test_days * DAY, scenario.serving
     fits, everybody = scenario.fits, np.arange(catalogue.n_users)
     stream = Stream(
         log,
         reward,
         HISTORY,
         since,
-        history,
+        serving.history,
+        serving.seen or serving.history,
         contexts=settings.contexts,
         fit_of_user=fits.fit_of_user(scenario.seed, everybody, fits.number),
     )
@@ -476,6 +509,13 @@ def offline(
         settings,
         progress,
     )
+    rollout = Rollout.of(stream, sequences, catalogue, scenario.seed, progress)
+    evaluations = [
+        replace(
+            one, estimates=(*one.estimates, *rollout.estimates(one.policy, own, settings, progress))
+        )
+        for one, own in zip(evaluations, desks, strict=True)
+    ]
     orders = orderings(
         replace(stream, reward="click", by="session", contexts=1), policies, catalogue.n_users
     )
@@ -534,6 +574,8 @@ def agreement(figure: Figure, truth: Online, covers: Iterable[bool | None], seed
         error=float(np.sqrt(np.square(biases).mean())) if figure.estimates else float("nan"),
         covered=sum(held) if figure.estimates else None,
         pick=truth.arms[pick],
+        tied=tuple(truth.arms[other] for other in figure.tied(pick)),
+        doubts=figure.reasons[pick] if figure.reasons else (),
         regret=float(np.nanmax(truth.lift) - truth.lift[pick]),
         **dict(zip(("lost", "lost_low", "lost_high"), lost_by(truth, pick), strict=True)),
         p_adjusted=float("nan"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from simulator.log.files import write_texts
-from simulator.offpolicy.fidelity import FidelityResult, OnlinePolicy
+from simulator.offpolicy.fidelity import Agreement, FidelityResult, OnlinePolicy
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -33,6 +33,7 @@ from simulator.page.words import (
     between,
     interval,
     is_defined,
+    listed,
     number,
     percent,
     probability,
@@ -149,9 +150,19 @@ def answer(content: FidelityResult) -> str:
         f" kind between {two(best.new_low)} and {two(best.new_high)}. Taking its pick,"
         f" {best.pick}, loses {_share(best.lost)} of lift (95% interval {_share(best.lost_low)} to"
         f" {_share(best.lost_high)}) against the best of the {n} policies, corrected for the best's"
-        " having been chosen by its luck, too. The figure was picked as the best of"
+        f" having been chosen by its luck, too.{_ties(best)} The figure was picked as the best of"
         f" {len(candidates)} on these policies, so expect less of it on others."
     )
+
+
+def _ties(figure: Agreement) -> str:
+    """What a figure cannot tell from its pick, and what it doubts of it."""
+    said = " By its own error no other policy may be as good."
+    if figure.tied:
+        said = f" By its own error {listed(figure.tied)} may be as good."
+    if figure.doubts:
+        said += f" Its doubts: {'; '.join(figure.doubts)}."
+    return said
 
 
 NOTE = Prose(
@@ -162,9 +173,9 @@ NOTE = Prose(
     " own error, for these policies; for new policies: its 95% interval if these are a sample of"
     " policies, which shrinks as 1 / sqrt(policies - 3). Adjusted p: by permutations, Holm over the"
     " figures. Relative error and covered: only for figures that claim to be the reward per"
-    " request. Lift lost by its pick: how much the policy that the figure puts first stays behind"
-    " the best, corrected for the best's having been chosen by its luck, too, with its 95%"
-    " interval."
+    " request. Pick: the policy that the figure puts first; tied with it: how many others its own"
+    " error does not let stand behind. Lift lost by its pick: how much that one stays behind the"
+    " best, corrected for the best's having been chosen by its luck, too, with its 95% interval."
 )
 
 
@@ -214,6 +225,8 @@ def _figures(content: FidelityResult) -> Table:
                 numeric(probability, f.p_adjusted),
                 numeric(_share, f.error),
                 plain(covered),
+                plain(f.pick),
+                plain(len(f.tied), len(f.tied)),
                 Cell(f"{_share(f.lost)} ({_share(f.lost_low)} to {_share(f.lost_high)})", f.lost),
             )
         )
@@ -227,6 +240,8 @@ def _figures(content: FidelityResult) -> Table:
         "Adjusted p",
         "Relative error",
         "Covered",
+        "Pick",
+        "Tied with it",
         "Lift lost by its pick",
     )
     return Table("Offline figures", heads, rows)

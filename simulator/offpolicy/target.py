@@ -180,9 +180,7 @@ class PolicyTargets:
             "a policy can only be asked with histories: Stream(history=...)"
         )
         histories, k = rounds.histories, int(rounds.position.max()) + 1
-        desk, own = self.desk, self.desk.recall
-        if desk.shows_recall:
-            desk = replace(desk, recall=replace(own, quota=max(k, own.quota)))
+        desk, own = self.desk.filling(k), self.desk.recall
         exact = desk.shows_recall and isinstance(own.policy, Stochastic)
         draws = self.draws if exact else 1
         served = [replace(desk, seed=desk.seed + d).serve(histories, k) for d in range(draws)]

@@ -9,7 +9,7 @@ requests, so blocks may be split anywhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -141,6 +141,12 @@ class Desk:
     def shows_recall(self) -> bool:
         """What the arm's own policy recalls is shown as it is: nothing stands behind it."""
         return self.ranker is None and not self.channels
+
+    def filling(self, k: int) -> Desk:
+        """The same desk, asking for at least `k` candidates where nothing stands behind recall."""
+        if not self.shows_recall or self.recall.quota >= k:
+            return self
+        return replace(self, recall=replace(self.recall, quota=k))
 
     def serve(self, histories: Histories, k: int) -> Served:
         """The slates `[B, k]` of `B` requests, and the channel that each item came from.
