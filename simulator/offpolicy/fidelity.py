@@ -499,7 +499,7 @@ def offline(
     if reward == "click":
         ranker = desks[0][0].ranker
         if not isinstance(ranker, Ranker):  # recall is shown as it is
-            ranker = Ranker.fit(sequences, catalogue, history, 0.0)
+            ranker = Ranker.fit(sequences, catalogue, serving.history, 0.0)
         settings = settings.beside("ranked", RankedClicks.of(ranker))
     evaluations = evaluate(
         stream,
