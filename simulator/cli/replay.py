@@ -84,6 +84,11 @@ from simulator.cli.say import say
     help="Levels of past click share, for the reward model.",
 )
 @click.option(
+    "--clusters",
+    metavar="COLUMN",
+    help="Column of the catalogue (tag, author) by which mips and lips tell items apart.",
+)
+@click.option(
     "--resamples", default=1000, type=COUNT, show_default=True, help="Of the bootstrap by user."
 )
 @click.option("--seed", default=0, show_default=True, help="Of fits, folds and resamples.")

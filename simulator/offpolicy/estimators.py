@@ -18,6 +18,7 @@ from policies.base import DoubleArray
 from policies.validation import discount
 from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, matched, modelled, weighted
 from simulator.offpolicy.evidence import Evidence, ReplayFacts, within
+from simulator.offpolicy.kind_table import Level
 
 Ratio = tuple[DoubleArray, DoubleArray | None]
 """Numerator `[R]` and denominator `[R]` (None: 1 for each round). An estimate is a sum of ratios of
@@ -39,6 +40,8 @@ class Estimator(ABC):
     """It uses the attention that places get (`RewardTable.attention`)."""
     moves_with_model: ClassVar[bool] = True
     """The sampling error of the reward model moves it, and so its intervals."""
+    level: ClassVar[Level | None] = None
+    """The kinds whose table it rests on (`kind_table`); None: on none."""
     scope: ClassVar[Literal["slates", "items"]] = "slates"
     """Whether its weights are of whole slates, or of single items."""
     normalised: ClassVar[bool] = False

@@ -4,13 +4,16 @@ estimators share.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
 from policies.base import DoubleArray
 from simulator.log.metadata import Propensity
+from simulator.offpolicy.kind_table import KindTable
 from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.target import Target
@@ -27,6 +30,7 @@ class ReplayFacts:
             show.
         foretells: the target can say what it expects at a place after the logged items above.
         recalled: the target gives the set of its candidates.
+        clusters: items have clusters.
     """
 
     kind: Propensity
@@ -34,6 +38,7 @@ class ReplayFacts:
     uniform: bool = False
     foretells: bool = True
     recalled: bool = False
+    clusters: bool = False
 
 
 class Evidence:
@@ -41,8 +46,14 @@ class Evidence:
     is computed once.
     """
 
-    def __init__(self, rounds: Rounds, target: Target, model: RewardTable | None = None) -> None:
-        self.rounds, self.target, self.model = rounds, target, model
+    def __init__(
+        self,
+        rounds: Rounds,
+        target: Target,
+        model: RewardTable | None = None,
+        kinds: Mapping[str, KindTable] = MappingProxyType({}),
+    ) -> None:
+        self.rounds, self.target, self.model, self.kinds = rounds, target, model, kinds
 
     def __len__(self) -> int:
         return len(self.rounds)

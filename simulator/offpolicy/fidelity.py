@@ -24,6 +24,7 @@ from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.jobs import Lesson, Wanted, served, target, training
+from simulator.offpolicy.kind_table import clusters_of
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
 from simulator.offpolicy.rollout import Rollout
@@ -42,6 +43,9 @@ FEWEST = 8
 """Fewer policies say nothing of a rank correlation."""
 POLICIES = 16
 """How many policies a scenario is filled up to, unless asked otherwise."""
+
+_CLUSTERS = "tag"
+"""The column of the catalogue by which `mips` and `lips` tell items apart."""
 
 
 def _blurred(policy: str, epsilon: float, temperature: float) -> dict[str, Any]:
@@ -496,6 +500,8 @@ def offline(
     ]
     fitting = Fitting(scenario.seed, device(scenario.engine.device), progress)
     policies, desks = served(scenario, arms, lessons, catalogue, fitting)
+    if _CLUSTERS in catalogue.items:
+        settings = replace(settings, clusters=clusters_of(catalogue, _CLUSTERS))
     if reward == "click":
         ranker = desks[0][0].ranker
         if not isinstance(ranker, Ranker):  # recall is shown as it is

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from policies.base import Catalogue, Fitting, Policy, Progress, Sequences
+from policies.base import Catalogue, Fitting, IntArray, Policy, Progress, Sequences
 from policies.calls import Calls
 from policies.device import device
 from policies.registry import make
@@ -23,6 +23,7 @@ from policies.time import DAY
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog, merge
 from simulator.log.metadata import FIT, HISTORY
+from simulator.offpolicy.kind_table import clusters_of
 from simulator.offpolicy.logging_policy import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream, Uniform
@@ -138,6 +139,8 @@ class ReplayOptions:
         contexts: of the reward model.
         seed: of fits and targets.
         chunk: impressions held at once.
+        clusters: column of the catalogue by which `mips` and `lips` tell items apart; None: they
+            do not run.
         served: policies are asked through the serving of the scenario (its channels, quotas and
             ranking stage), and not alone.
     """
@@ -152,6 +155,7 @@ class ReplayOptions:
     contexts: int = 1
     seed: int = 0
     chunk: int = 1 << 18
+    clusters: str | None = None
     served: bool = False
 
 
@@ -166,6 +170,7 @@ class ReplayJob:
         truths: by target, its own rounds of the same time, where the log has them.
         policies: the fits of each recall policy by target name (for scores of shown items).
         notes: what the reader of the data wants said.
+        clusters: `[n_items + 1]` of the items, or None.
     """
 
     title: str
@@ -174,6 +179,7 @@ class ReplayJob:
     truths: Mapping[str, Stream] = field(default_factory=dict)
     policies: tuple[tuple[str, tuple[Policy, ...]], ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
+    clusters: IntArray | None = None
 
     def of(self, reward: str) -> ReplayJob:
         """The same replay of another reward; nothing is fitted again."""
@@ -201,6 +207,7 @@ def ab_test(
             targets,
             truths,
             notes=log.metadata.notes,
+            clusters=_clusters(catalogue, options),
         )
 
 
@@ -280,7 +287,14 @@ def replay_log(
         target(name, own, options.draws) for (name, _), own in zip(policies, desks, strict=True)
     )
     notes = {**log.metadata.notes, **_of_lives(len(lessons))}
-    return ReplayJob(title, stream, targets, policies=tuple(policies), notes=notes)
+    return ReplayJob(
+        title,
+        stream,
+        targets,
+        policies=tuple(policies),
+        notes=notes,
+        clusters=_clusters(known, options),
+    )
 
 
 def _lessons(
@@ -310,6 +324,15 @@ def _of_lives(number: int) -> dict[str, str]:
         f" speak of these {number} models"
     )
     return {"fits": note}
+
+
+def _clusters(catalogue: Catalogue, options: ReplayOptions) -> IntArray | None:
+    if options.clusters is None:
+        return None
+    try:
+        return clusters_of(catalogue, options.clusters)
+    except ValueError as error:
+        raise ReplayError(str(error)) from error
 
 
 def _own_scenario(title: str, log: EventLog) -> Scenario:
@@ -396,7 +419,8 @@ def exposures(job: ReplayJob, uniform: Uniform) -> ReplayJob | None:
             " items"
         ),
     }
-    return ReplayJob(f"{job.title}: uniformly drawn impressions", stream, job.targets, notes=notes)
+    title = f"{job.title}: uniformly drawn impressions"
+    return ReplayJob(title, stream, job.targets, notes=notes, clusters=job.clusters)
 
 
 def fitted(

@@ -184,7 +184,7 @@ def evaluate(
             done += len(chunk)
             if progress is not None:
                 progress("replay", done, known.rounds, {})
-    owing = [case for case in cases if case.shown]
+    owing = [case for case in cases if case.shown or case.kind_mass]
     done = 0
     for chunk in observed(rounds) if owing else ():
         for case in owing:
@@ -210,12 +210,13 @@ class _Case:
         self.running: list[Estimator] = []
         self.mass: DoubleArray | None = None
         self.shown: dict[str, DoubleArray] = {}
+        self.kind_mass: dict[str, DoubleArray] = {}
         self.terms: dict[str, int] = {}
         self.checks: dict[str, tuple[str, ...]] = {}
 
     def add(self, chunk: Rounds) -> None:
         """Ask the target about a chunk, and add every estimator's terms."""
-        e = Evidence(chunk, self.target(chunk), self.known.model)
+        e = Evidence(chunk, self.target(chunk), self.known.model, self.known.kinds)
         if self.facts is None:
             self._decide(e)
         unit = self.sums.unit(chunk.user)
@@ -264,6 +265,10 @@ class _Case:
         """Add how often the target shows each cell of the model, and with which weight each
         estimator corrects it.
         """
+        for level in {one.level for one in self.running if one.level is not None}:
+            kinds = self.known.kinds[level]
+            shows = kinds.table.mass(kinds.rounds(e.rounds), kinds.target(e.target))
+            self.kind_mass[level] = self.kind_mass.get(level, 0.0) + shows
         model = self.known.model
         modelled = [one for one in self.running if one.model and one.moves_with_model]
         if not modelled:
@@ -301,7 +306,12 @@ class _Case:
         """Which estimators are right for this log and target."""
         t, known = e.target, self.known
         self.facts = ReplayFacts(
-            known.kind, known.length, known.uniform, t.foretells, t.recalled is not None
+            known.kind,
+            known.length,
+            known.uniform,
+            t.foretells,
+            t.recalled is not None,
+            self.settings.clusters is not None,
         )
         for name in self.settings.estimators:
             members = self.settings.family(name)
@@ -313,11 +323,18 @@ class _Case:
 
     def add_influence(self, chunk: Rounds) -> None:
         """Add what each round does to the fitted model, and by it to the estimates."""
-        moved = self.known.model.influence(chunk, self._gradients)
-        self.sums.add(
-            self.sums.unit(chunk.user),
-            {(label, "shift", 0): row for label, row in zip(self.shown, moved, strict=True)},
-        )
+        unit = self.sums.unit(chunk.user)
+        if self.shown:
+            moved = self.known.model.influence(chunk, self._gradients)
+            self.sums.add(
+                unit,
+                {(label, "shift", 0): row for label, row in zip(self.shown, moved, strict=True)},
+            )
+        for estimator in self.running:
+            if estimator.level is not None:
+                kinds, mass = self.known.kinds[estimator.level], self.kind_mass[estimator.level]
+                (row,) = kinds.table.influence(kinds.rounds(chunk), mass[None])
+                self.sums.add(unit, {(estimator.label, "shift", 0): row})
 
     @cached_property
     def _gradients(self) -> DoubleArray:
@@ -410,7 +427,8 @@ class _Case:
             self._column((label, "below", i) if (label, "below", i) in self.sums else "rounds")
             for i in range(count)
         ]
-        shift = self._column((label, "shift", 0))[:, 0] if label in self.shown else None
+        moved = (label, "shift", 0)
+        shift = self._column(moved)[:, 0] if moved in self.sums else None
         return Ratios(np.concatenate(above, axis=1), np.concatenate(below, axis=1), shift)
 
     def _choose(self, name: str, ratios: Mapping[str, Ratios]) -> _Pick:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from policies.base import IntArray
+from simulator.offpolicy.abstractions import LatentIPS, MarginalIPS
 from simulator.offpolicy.candidates import CandidateDR, CandidateIPS, CandidateSNIPS
 from simulator.offpolicy.deterministic import ClickDR, ClickIPS
 from simulator.offpolicy.estimators import (
@@ -22,6 +24,7 @@ from simulator.offpolicy.estimators import (
     ShrunkDR,
     SwitchDR,
 )
+from simulator.offpolicy.kind_table import KindTable
 from simulator.offpolicy.reward_model import FOLDS
 from simulator.offpolicy.slates import (
     CascadeDR,
@@ -55,6 +58,8 @@ ESTIMATORS: dict[str, tuple[Estimator, ...]] = {
     "candidate_ips": (CandidateIPS(),),
     "candidate_snips": (CandidateSNIPS(),),
     "candidate_dr": (CandidateDR(),),
+    "mips": (MarginalIPS(),),
+    "lips": (LatentIPS(),),
 }
 """Name -> its members: one; or one for each threshold (the last, infinite one is unbiased and
 judges the others); or, without thresholds, the estimate and another reading of the same log, whose
@@ -79,6 +84,7 @@ class ReplaySettings:
         seed: of folds and resamples.
         folds: of cross-fitting.
         contexts: of the reward model.
+        clusters: `[n_items + 1]` of the items, 1, 2, ... (0 of no item); None: they have none.
     """
 
     estimators: tuple[str, ...] = tuple(ESTIMATORS)
@@ -89,6 +95,7 @@ class ReplaySettings:
     folds: int = FOLDS
     contexts: int = 1
     units: int = UNITS
+    clusters: IntArray | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         unknown = [
@@ -110,6 +117,17 @@ class ReplaySettings:
         """With a further estimator, under a name of its own, before the others."""
         members = {**self.members, name: (estimator,)}
         return replace(self, estimators=(name, *self.estimators), members=members)
+
+    def kind_tables(self) -> dict[str, KindTable]:
+        """Empty tables of the kinds that the estimators rest on."""
+        if self.clusters is None:
+            return {}
+        levels = [self.family(name)[0].level for name in self.estimators]
+        return {
+            level: KindTable(level, self.clusters, self.contexts, self.folds, self.seed)
+            for level in levels
+            if level is not None
+        }
 
     def family(self, name: str) -> tuple[Estimator, ...]:
         return self.members[name] if name in self.members else ESTIMATORS[name]

@@ -11,6 +11,7 @@ from pathlib import Path
 from policies.base import Progress, silent
 from simulator import datasets
 from simulator.datasets import kuairand, open_bandit
+from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.jobs import (
     ReplayJob,
     ReplayOptions,
@@ -98,6 +99,7 @@ def _replayed(
     job: ReplayJob, settings: ReplaySettings, control: str | None, progress: Progress
 ) -> ReplayResult:
     stored = job.stream.log.metadata
+    settings = replace(settings, clusters=job.clusters)
     names = [target.name for target in job.targets]
     if control is not None and control not in names:
         raise ReplayError(
@@ -138,7 +140,9 @@ def _jobs(
         yield from _of_data("kuairand", source, asked.beside(), options, progress)
         return
     log, _ = find(source)
-    yield replay_log(source.name, log, asked.beside(), options, progress)
+    kept = Workspace(source).models / "catalogue.npz"
+    catalogue = load_catalogue(kept) if kept.is_file() else None
+    yield replay_log(source.name, log, asked.beside(), options, progress, catalogue)
 
 
 def _of_data(

@@ -4,13 +4,14 @@ included.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from policies.base import Progress
 from simulator.log.metadata import LogError, Propensity
+from simulator.offpolicy.kind_table import KindTable
 from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.settings import ReplayError, ReplaySettings
@@ -27,6 +28,7 @@ class Survey:
     impressions: int
     unobserved: int
     model: RewardTable
+    kinds: Mapping[str, KindTable]
 
 
 def observed(rounds: Iterable[Rounds]) -> Iterator[Rounds]:
@@ -49,6 +51,7 @@ def survey(
         ReplayError: no rounds.
     """
     model = RewardTable(n_items, settings.contexts, settings.folds, settings.seed)
+    kinds = settings.kind_tables()
     kind: Propensity = "unknown"
     length = seen = impressions = lost = 0
     uniform = True
@@ -66,6 +69,8 @@ def survey(
         seen, impressions = seen + len(chunk), impressions + chunk.item.size
         if settings.modelled:
             model.add(chunk)
+        for one in kinds.values():
+            one.add(chunk)
         if progress is not None:
             progress("survey", seen, 0, {})
     if not seen:
@@ -74,7 +79,9 @@ def survey(
         )
     if settings.modelled:
         model.settle()
-    return Survey(kind, length, uniform, seen, impressions, lost, model)
+    for one in kinds.values():
+        one.table.settle()
+    return Survey(kind, length, uniform, seen, impressions, lost, model, kinds)
 
 
 def _complete(chunk: Rounds, rounds: Iterable[Rounds]) -> None:
