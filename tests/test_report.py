@@ -30,6 +30,7 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
 from simulator.log.metrics import DEFAULT_METRICS
 from simulator.page import words
+from simulator.page.words import between, number
 from simulator.report.console import show
 from simulator.report.content import Content, Headline
 from simulator.report.counts import count
@@ -237,6 +238,18 @@ def test_the_terminal_table_is_in_the_papers_style_within_80_columns(
     assert f"{100 * row['lift']:+.3f}%  Click" in text
     assert max(map(len, text.splitlines())) <= 80
     assert "\x1b" not in text, "no colour where there is no terminal"
+
+
+def test_a_wide_terminal_shows_the_difference_beside_the_lift(content: dict[str, Any]) -> None:
+    out = io.StringIO()
+    whole = decode(Content, content)
+    show(whole, Console(file=out, width=120, highlight=False))
+    row = next(row for row, _ in whole.decided() if row.metric == "click" and row.arm == "recgpt")
+    low, high = row.difference_low_adjusted, row.difference_high_adjusted
+    difference = number(row.treatment_mean - row.control_mean)
+    of_arm = out.getvalue().partition("recgpt against")[2].splitlines()
+    line = next(line for line in of_arm if "  Click  " in line)
+    assert line.split("%")[-1].split(maxsplit=1) == [difference, between(low, high, number)]
 
 
 def test_bad_sources_end_with_one_message(tmp_path: Path, log: EventLog) -> None:

@@ -1,5 +1,5 @@
 """The report in the terminal: red checks, the lifts of the verdict in the paper's style, what is
-needed to read them, amber checks. At 80 columns.
+needed to read them, amber checks. At 80 columns, and more beside it where there is room.
 """
 
 from __future__ import annotations
@@ -10,7 +10,18 @@ from rich.console import Console
 
 from simulator.page import terminal
 from simulator.page.blocks import Block, Cell, Column, Facts, Gate, Heading, Table, Words, plain
-from simulator.page.words import detects, interval, percent, probability, share, title, whole
+from simulator.page.words import (
+    between,
+    detects,
+    interval,
+    is_defined,
+    number,
+    percent,
+    probability,
+    share,
+    title,
+    whole,
+)
 from simulator.report.comparison import Compared, DesignUsers
 from simulator.report.content import Across, Content
 from simulator.report.drawn import flips
@@ -36,15 +47,19 @@ from simulator.report.sentences import (
 )
 from simulator.stats.verdict import Lift
 
+WIDE = 110
+"""Columns of a terminal from which on absolute differences stand beside lifts."""
+
 
 def show(content: Content, console: Console | None = None) -> None:
     """Print the lifts by user of every arm, what is not green, and nothing that the log does not
     say.
     """
-    terminal.show(_blocks(content), console)
+    console = console or Console(highlight=False)
+    terminal.show(_blocks(content, console.width >= WIDE), console)
 
 
-def _blocks(content: Content) -> Iterator[Block]:
+def _blocks(content: Content, wide: bool) -> Iterator[Block]:
     size = content.size
     units = "clusters" if content.clusters and size.clusters is None else "users"
     if size.clusters is not None:
@@ -57,7 +72,7 @@ def _blocks(content: Content) -> Iterator[Block]:
         arm = headline.arm
         yield Heading(f"{arm} against {content.control}")
         yield Words(f"{content.design}, {whole(size.users)} {units}{days}", note=True)
-        yield _lifts(content, arm)
+        yield _lifts(content, arm, wide)
         yield Words(headline.sentence)
         yield from _method(content, arm)
         yield from _over_worlds(content, arm)
@@ -173,13 +188,27 @@ def _over_worlds(content: Content, arm: str) -> Iterator[Block]:
     yield from map(Words, flips(drawn, arm))
 
 
-def _lifts(content: Content, arm: str) -> Table:
-    rows = [
-        (*_cells(content, row, decided.verdict), plain(detects(row.mde)))
-        for row, decided in content.decided()
-        if row.arm == arm
-    ]
-    return Table(f"Lifts of {arm}", _columns(content, "lift", "detects"), rows)
+def _lifts(content: Content, arm: str, wide: bool) -> Table:
+    """The lifts of an arm; where the terminal is wide, with the differences in units of the metric
+    and their intervals.
+    """
+    heads = _columns(content, "lift", "detects")
+    if wide:
+        heads += [Column("difference", number=True), Column("its interval", number=True)]
+    rows = []
+    for row, decided in content.decided():
+        if row.arm == arm:
+            cells = (*_cells(content, row, decided.verdict), plain(detects(row.mde)))
+            rows.append((*cells, *_difference(row)) if wide else cells)
+    return Table(f"Lifts of {arm}", heads, rows)
+
+
+def _difference(row: Lift) -> tuple[Cell, Cell]:
+    """The difference of the means, and the interval that goes with the verdict."""
+    low, high = row.difference_low_adjusted, row.difference_high_adjusted
+    known = is_defined(row.difference)
+    value = number(row.difference) if known else "n/a"
+    return plain(value), plain(between(low, high, number) if known and is_defined(low) else "n/a")
 
 
 def _columns(content: Content, first: str, last: str) -> list[Column]:
