@@ -14,6 +14,7 @@ from policies.base import Sequences
 from policies.dropout import Dropout
 from policies.layers import Block, Places, attention_mask, initialise
 from policies.losses import Loss, Objective
+from policies.operators import Linear
 from policies.sequence import SequencePolicy, Windows
 from policies.train import Training
 from policies.vectors import Batch, Network
@@ -44,7 +45,7 @@ class BERT4RecNetwork(Network):
             )
             for _ in range(policy.blocks)
         )
-        self.output = nn.Linear(policy.width, policy.width)
+        self.output = Linear(policy.width, policy.width)
         self.output_norm = nn.LayerNorm(policy.width)
         self.bias = nn.Parameter(torch.zeros(n_items + 1, 1))
         initialise(self)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from policies.base import IntArray, Sequences
 from policies.layers import initialise
 from policies.losses import Loss, Objective
+from policies.operators import Embedding
 from policies.train import Training
 from policies.vectors import Batch, Network, VectorPolicy
 
@@ -24,7 +25,7 @@ class BPRNetwork(Network):
 
     def __init__(self, n_users: int, n_items: int, width: int) -> None:
         super().__init__(n_items, width)
-        self.users = nn.Embedding(n_users + 1, width, padding_idx=0)
+        self.users = Embedding(n_users + 1, width, padding_idx=0)
         self.bias = nn.Parameter(torch.zeros(n_items + 1, 1))
         initialise(self, std=0.1)
 

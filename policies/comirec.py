@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from policies.base import Catalogue, Fitting, Histories, IntArray, Sequences, Slates, right_aligned
 from policies.layers import initialise
 from policies.losses import Loss, Objective
+from policies.operators import Embedding, Linear
 from policies.retrieval import interest_of, pooled, tie_ranks
 from policies.train import Training
 from policies.vectors import Batch, Network, VectorPolicy
@@ -72,8 +73,8 @@ class SelfAttention(nn.Module):
     def __init__(self, length: int, width: int, interests: int) -> None:
         super().__init__()
         self.places = nn.Parameter(torch.randn(length, width) * 0.02)
-        self.first = nn.Linear(width, 4 * width, bias=False)
-        self.second = nn.Linear(4 * width, interests, bias=False)
+        self.first = Linear(width, 4 * width, bias=False)
+        self.second = Linear(4 * width, interests, bias=False)
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` `[B, L, d]`, `valid` `[B, L]` -> interests `[B, I, d]`; zeros for an empty
@@ -102,8 +103,8 @@ class ComiRecNetwork(Network):
         self.users: nn.Embedding | None = None
         self.user_map: nn.Linear | None = None
         if policy.user_aware:
-            self.users = nn.Embedding(n_users + 1, policy.width, padding_idx=0)
-            self.user_map = nn.Linear(policy.width, policy.width, bias=False)
+            self.users = Embedding(n_users + 1, policy.width, padding_idx=0)
+            self.user_map = Linear(policy.width, policy.width, bias=False)
         self.user_dropout = policy.user_dropout
         initialise(self, std=policy.width**-0.5)
 

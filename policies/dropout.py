@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout
+
+
+def random_bytes(*shape: int) -> npt.NDArray[np.uint8]:
+    """Uniform bytes from torch's default generator, eight of each 64-bit draw."""
+    n = math.prod(shape)
+    draws = torch.empty((n + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
+    return draws.numpy().view(np.uint8)[:n].reshape(shape)
+
+
+def level_of(rate: float) -> int:
+    """Of 256 values of a byte those that drop an element, for a rate below 1."""
+    return min(round(rate * 256), 255)
 
 
 class Dropout(nn.Module):
@@ -20,7 +36,7 @@ class Dropout(nn.Module):
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"a dropout rate must be within [0, 1); got {rate}")
-        self.level = min(round(rate * 256), 255)
+        self.level = level_of(rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` itself outside training."""
@@ -28,7 +44,5 @@ class Dropout(nn.Module):
             return x
         if x.device.type != "cpu":
             return dropout(x, self.level / 256)
-        n = x.numel()
-        draws = torch.empty((n + 7) // 8, dtype=torch.int64).random_(-(2**63), None)
-        kept = draws.view(torch.uint8)[:n].view(x.shape) >= self.level
+        kept = torch.from_numpy(random_bytes(*x.shape)) >= self.level
         return x * kept.to(x.dtype).mul_(256 / (256 - self.level))

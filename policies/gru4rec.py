@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from policies.dropout import Dropout
 from policies.layers import Recurrent, initialise
+from policies.operators import Embedding, Linear
 from policies.sequence import SequenceNetwork, SequencePolicy
 
 
@@ -23,10 +24,8 @@ class GRU4RecNetwork(SequenceNetwork):
         super().__init__(n_items, policy.width)
         self.dropout = Dropout(policy.dropout)
         self.recurrent = Recurrent(policy.width, policy.hidden, policy.layers, policy.dropout)
-        self.output = nn.Linear(policy.hidden, policy.width)
-        self.outputs = (
-            None if policy.tied else nn.Embedding(n_items + 1, policy.width, padding_idx=0)
-        )
+        self.output = Linear(policy.hidden, policy.width)
+        self.outputs = None if policy.tied else Embedding(n_items + 1, policy.width, padding_idx=0)
         initialise(self, std=policy.width**-0.5)
 
     def forward(self, items: Tensor, user: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from policies.base import PADDING
 from policies.dropout import Dropout
+from policies.operators import Embedding, Linear
 
 Activation = Literal["relu", "gelu"]
 Norm = Literal["pre", "post"]
@@ -89,8 +90,8 @@ class AdditiveAttention(nn.Module):
 
     def __init__(self, width: int, *, bias: bool) -> None:
         super().__init__()
-        self.keys = nn.Linear(width, width, bias=bias)
-        self.weights = nn.Linear(width, 1, bias=False)
+        self.keys = Linear(width, width, bias=bias)
+        self.weights = Linear(width, 1, bias=False)
 
     def forward(self, x: Tensor, b: Tensor, items: Tensor) -> Tensor:
         """`x`, `b` `[B, L, width]`, `items` `[B, L]` -> sums over i <= t of weight times x_i,
@@ -112,7 +113,7 @@ class Places(nn.Module):
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
         self.length = length
-        self.vectors = nn.Embedding(length, width)
+        self.vectors = Embedding(length, width)
 
     def forward(self, columns: int) -> Tensor:
         """`[columns, width]`."""
@@ -132,8 +133,8 @@ class Attention(nn.Module):
                 f" {heads} heads"
             )
         self.heads, self.dropout = heads, dropout
-        self.inputs = nn.Linear(width, 3 * width)
-        self.output = nn.Linear(width, width)
+        self.inputs = Linear(width, 3 * width)
+        self.output = Linear(width, width)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """`x` `[B, L, width]`, `mask` `[B, 1, L, L]` True where looking is allowed ->
@@ -174,7 +175,7 @@ class Block(nn.Module):
         super().__init__()
         self.pre = norm == "pre"
         self.attention = Attention(width, heads, dropout)
-        self.first, self.second = nn.Linear(width, inner), nn.Linear(inner, width)
+        self.first, self.second = Linear(width, inner), nn.Linear(inner, width)
         self.attention_norm, self.inner_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.activation = functional.relu if activation == "relu" else functional.gelu
         self.dropout = Dropout(dropout)

@@ -13,9 +13,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from policies.base import Params, Sequences
+from policies.operators import GRAIN, outer_sum, product
 
 Kind = Literal["bce", "softmax", "sampled", "gbce", "bpr", "top1"]
 
@@ -102,18 +104,79 @@ class _CrossEntropy(torch.autograd.Function):
         return *(grad * scale for grad in ctx.saved_tensors), None, None
 
 
+class _CompiledCrossEntropy(torch.autograd.Function):
+    """`_CrossEntropy` of float32 on a CPU, in few calls, from the item vectors themselves."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, vectors: Tensor, target: Tensor, others: Tensor, log_q: Tensor
+    ) -> Tensor:
+        """`hidden` `[P, d]`, `vectors` `[n_items + 1, d]`, `target` `[P]`, `others` `[N]` items,
+        `log_q` `[n_items + 1]`.
+        """
+        from policies.compiled import add_own, add_rows, cross_entropy, own_logits
+
+        hidden, vectors = hidden.detach().contiguous(), vectors.detach().contiguous()
+        rows, table, items, wanted = (part.numpy() for part in (hidden, vectors, others, target))
+        own, slope = (np.empty(len(rows), dtype=np.float32) for _ in range(2))
+        own_logits(rows, table, wanted, log_q.numpy(), own)
+        chosen, bias = vectors.index_select(0, others), -log_q.index_select(0, others)
+        to_hidden, to_chosen = torch.empty_like(hidden), torch.zeros_like(chosen)
+        size = max(1, 2 * BLOCK // len(others) // GRAIN) * GRAIN
+        total = 0.0
+        for start in range(0, len(rows), size):
+            part = slice(start, start + size)
+            logits = product(hidden[part], chosen, bias)
+            total += cross_entropy(
+                logits.numpy(),
+                own[part],
+                wanted[part],
+                items,
+                np.float32(LEFT_OUT),
+                1.0 / len(rows),
+                slope[part],
+            )
+            to_hidden[part] = product(logits, chosen.T)
+            to_chosen += outer_sum(logits, hidden[part])
+        to_vectors = torch.zeros_like(vectors)
+        add_rows(to_chosen.numpy(), items, to_vectors.numpy())
+        add_own(slope, rows, table, wanted, to_hidden.numpy(), to_vectors.numpy())
+        ctx.save_for_backward(to_hidden, to_vectors)
+        return hidden.new_tensor(total / len(rows))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
+        to_hidden, to_vectors = ctx.saved_tensors
+        if grads[0] != 1:  # a sum of losses, or a multiple
+            to_hidden, to_vectors = to_hidden * grads[0], to_vectors * grads[0]
+        return to_hidden, to_vectors, None, None, None
+
+
+def _cross_entropy(
+    hidden: Tensor, vectors: Tensor, target: Tensor, others: Tensor, log_q: Tensor
+) -> Tensor:
+    """Mean cross-entropy of `target` among itself and `others`, logits lowered by log Q."""
+    if hidden.device.type == "cpu" and hidden.dtype == torch.float32 and len(target):
+        compiled: Tensor = _CompiledCrossEntropy.apply(hidden, vectors, target, others, log_q)  # type: ignore[no-untyped-call]
+        return compiled
+    own = (hidden * functional.embedding(target, vectors)).sum(1) - log_q[target]
+    loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden,
+        own,
+        functional.embedding(others, vectors),
+        -log_q[others],
+        _pairs(target, others, len(vectors) - 1),
+    )
+    return loss
+
+
 def full_softmax(hidden: Tensor, vectors: Tensor, target: Tensor) -> Tensor:
     """Mean cross-entropy of `target` `[P]` among all items, for `hidden` `[P, d]` and `vectors`
     `[n_items + 1, d]`.
     """
-    position = torch.arange(len(target), device=target.device)
-    own = (hidden * functional.embedding(target, vectors)).sum(1)
-    left_out = torch.stack([position, target - 1])
-    others = vectors[1:]
-    loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, own, others, others.new_zeros(len(others)), left_out
-    )
-    return loss
+    everyone = torch.arange(1, len(vectors), device=vectors.device)
+    return _cross_entropy(hidden, vectors, target, everyone, vectors.new_zeros(len(vectors)))
 
 
 def sampled_softmax(
@@ -132,15 +195,7 @@ def sampled_softmax(
         negatives: `[N]` items drawn with probability Q.
         log_q: `[n_items + 1]` log Q of each item.
     """
-    own = (hidden * functional.embedding(target, vectors)).sum(1) - log_q[target]
-    loss: Tensor = _CrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden,
-        own,
-        functional.embedding(negatives, vectors),
-        -log_q[negatives],
-        _pairs(target, negatives, len(vectors) - 1),
-    )
-    return loss
+    return _cross_entropy(hidden, vectors, target, negatives, log_q)
 
 
 def _pairs(target: Tensor, negatives: Tensor, n_items: int) -> Tensor:

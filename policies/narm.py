@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from policies.dropout import Dropout
 from policies.layers import AdditiveAttention, Recurrent, initialise
+from policies.operators import Linear
 from policies.sequence import SequenceNetwork, SequencePolicy
 
 
@@ -24,9 +25,9 @@ class NARMNetwork(SequenceNetwork):
         super().__init__(n_items, policy.width)
         self.dropout, self.joint_dropout = Dropout(policy.dropout), Dropout(policy.joint_dropout)
         self.recurrent = Recurrent(policy.width, policy.hidden, 1, 0.0)
-        self.query = nn.Linear(policy.hidden, policy.hidden, bias=False)
+        self.query = Linear(policy.hidden, policy.hidden, bias=False)
         self.attention = AdditiveAttention(policy.hidden, bias=False)
-        self.decoder = nn.Linear(2 * policy.hidden, policy.width, bias=False)
+        self.decoder = Linear(2 * policy.hidden, policy.width, bias=False)
         initialise(self, std=policy.width**-0.5)
 
     def forward(self, items: Tensor, user: Tensor) -> Tensor:

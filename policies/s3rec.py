@@ -16,6 +16,7 @@ from torch.nn import functional
 from policies.base import Catalogue, Fitting, IntArray, Sequences
 from policies.layers import Activation, Norm, initialise
 from policies.losses import Loss, Objective
+from policies.operators import Embedding, Linear
 from policies.sasrec import SASRec, SASRecNetwork
 from policies.sequence import Windows
 from policies.train import Training, seeded, train
@@ -62,9 +63,9 @@ class Pretraining(nn.Module):
             ] = True
         self.register_buffer("owned", owned)
         self.owned: Tensor
-        self.attributes = nn.Embedding(n_attributes, width)
+        self.attributes = Embedding(n_attributes, width)
         self.mask = nn.Parameter(torch.empty(width).normal_(std=0.02))
-        self.maps = nn.ModuleDict({kind: nn.Linear(width, width) for kind in policy.objectives})
+        self.maps = nn.ModuleDict({kind: Linear(width, width) for kind in policy.objectives})
         initialise(self.attributes)
         initialise(self.maps)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from policies.layers import AdditiveAttention, initialise, running_sum
+from policies.operators import Linear
 from policies.sequence import SequenceNetwork, SequencePolicy
 from policies.train import Training
 
@@ -25,10 +26,10 @@ class STAMPNetwork(SequenceNetwork):
     def __init__(self, n_items: int, policy: STAMP) -> None:
         super().__init__(n_items, policy.width)
         width = policy.width
-        self.last_click = nn.Linear(width, width, bias=False)
-        self.memory = nn.Linear(width, width, bias=False)
+        self.last_click = Linear(width, width, bias=False)
+        self.memory = Linear(width, width, bias=False)
         self.attention = AdditiveAttention(width, bias=True)
-        self.session, self.recent = nn.Linear(width, width), nn.Linear(width, width)
+        self.session, self.recent = Linear(width, width), nn.Linear(width, width)
         initialise(self, std=policy.std)
 
     def forward(self, items: Tensor, user: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from policies.adam import Adam
 from policies.base import Fitting, IntArray, Params
 from policies.blocks import length_batches, one_thread
 from policies.staging import staging_of
@@ -163,9 +164,7 @@ def train(
             f"{stage}: there is nothing to train on: no user of the log has a click that follows"
             " another one"
         )
-    optimizer = torch.optim.Adam(
-        model.parameters(), lr=training.rate, weight_decay=training.decay, fused=True
-    )
+    optimizer = Adam(model.parameters(), training.rate, training.decay)
     checkpoint = _checkpoint(training, fitting, stage, lengths, targets)
     progress = TrainingState()
     if checkpoint is not None and fitting.resume:
@@ -241,7 +240,7 @@ def _take_best(
 
 def _epoch(
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Adam,
     step: Callable[[IntArray], Tensor],
     batches: Sequence[IntArray],
     training: Training,
@@ -252,7 +251,7 @@ def _epoch(
     model.train()
     total = 0.0
     for number, rows in enumerate(batches):
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.forget()
         loss = step(rows)
         value = loss.item()
         if not math.isfinite(value):
@@ -302,9 +301,7 @@ class Checkpoint:
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.identity = path, identity
 
-    def write(
-        self, model: nn.Module, optimizer: torch.optim.Optimizer, progress: TrainingState
-    ) -> None:
+    def write(self, model: nn.Module, optimizer: Adam, progress: TrainingState) -> None:
         """Write model, optimiser and progress.
 
         Raises:
@@ -313,7 +310,7 @@ class Checkpoint:
         from safetensors.torch import save
 
         tensors = {f"model/{name}": tensor for name, tensor in model.state_dict().items()}
-        for number, slots in optimizer.state_dict()["state"].items():
+        for number, slots in optimizer.state().items():
             tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
         for place, one in enumerate(progress.kept):
             tensors |= {f"kept/{place}/{name}": tensor for name, tensor in one.weights.items()}
@@ -333,7 +330,7 @@ class Checkpoint:
         staging.write_bytes(save(copies, metadata))
         staging.rename(self.path)
 
-    def read(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> TrainingState:
+    def read(self, model: nn.Module, optimizer: Adam) -> TrainingState:
         """Take model and optimiser over from the file; where there is none, nothing changes and
         epoch is 0.
 
@@ -377,7 +374,7 @@ class Checkpoint:
                 slots.setdefault(int(number), {})[slot] = tensor
             elif kind == "kept":
                 kept[int(number)].weights[slot] = tensor
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+        optimizer.restore(slots)
         figures = {int(epoch): value for epoch, value in note["figures"].items()}
         return TrainingState(
             note["epoch"],

@@ -32,6 +32,7 @@ from policies.base import (
 from policies.blocks import by_length, one_thread
 from policies.losses import Loss, Objective
 from policies.nearest import largest_product
+from policies.operators import Embedding
 from policies.retrieval import Exact, Index, Search, by_max
 from policies.train import Training, seeded, train
 from policies.validation import LastClicks
@@ -42,7 +43,7 @@ class Network(nn.Module, ABC):
 
     def __init__(self, n_items: int, width: int) -> None:
         super().__init__()
-        self.items = nn.Embedding(n_items + 1, width, padding_idx=0)
+        self.items = Embedding(n_items + 1, width, padding_idx=0)
 
     @abstractmethod
     def last(self, items: Tensor, user: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from policies.dropout import Dropout
 from policies.layers import running_sum
+from policies.operators import Linear, linear
 
 EPS = 1e-6
 
@@ -88,8 +89,8 @@ class AttentionLayer(nn.Module, ABC):
                 f"width must be a multiple of heads. Got width={width}, heads={heads}."
             )
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.out = Linear(width, width)
         self.dropout = Dropout(dropout)
         self.distance = nn.Parameter(torch.zeros(heads, reach)) if reach else None
 
@@ -171,8 +172,8 @@ class SoftmaxAttention(AttentionLayer):
         self, x: Tensor, real: Tensor, keep: int = 0, last: bool = False, width: int = 0
     ) -> tuple[Tensor, State]:
         if last:  # of the other tokens only keys and values are wanted
-            k, v = self._heads(nn.functional.linear(x, *self._rows(1, 3)), 2)
-            (q,) = self._heads(nn.functional.linear(x[:, -1:], *self._rows(0, 1)), 1)
+            k, v = self._heads(linear(x, *self._rows(1, 3)), 2)
+            (q,) = self._heads(linear(x[:, -1:], *self._rows(0, 1)), 1)
             cache = self._cache(k, v, real, keep, width)
             return self._newest(q, cache, x.shape[1]), cache
         q, k, v = self.project(x)

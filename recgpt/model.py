@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from policies.base import Params
 from policies.dropout import Dropout
+from policies.operators import Embedding, Linear
 from recgpt.attention import ATTENTION, AttentionLayer, State
+from recgpt.rows import hidden_of, is_covered
 
 Layer = Literal["items", "output"]
 """What a hidden state is compared with: the item embedding W_e, or the output layer W_l."""
@@ -140,8 +142,8 @@ class RecGPTBlock(nn.Module):
         self.attention: AttentionLayer = ATTENTION[shape.attention](
             shape.width, shape.heads, shape.attention_dropout, shape.length if shape.relative else 0
         )
-        self.expand = nn.Linear(shape.width, shape.feedforward)
-        self.contract = nn.Linear(shape.feedforward, shape.width)
+        self.expand = Linear(shape.width, shape.feedforward)
+        self.contract = Linear(shape.feedforward, shape.width)
         self.activation = nn.ReLU() if shape.activation == "relu" else nn.GELU()
         self.norm_attention = nn.LayerNorm(shape.width)
         self.norm_feedforward = nn.LayerNorm(shape.width)
@@ -288,11 +290,11 @@ class GPT(nn.Module):
     def __init__(self, n_items: int, n_users: int, shape: Shape) -> None:
         super().__init__()
         self.shape, self.n_users, self.n_items = shape, n_users, n_items
-        self.items = nn.Embedding(n_items + 1, shape.width, padding_idx=0)
-        self.positions = nn.Embedding(shape.length, shape.width)
-        self.segments = nn.Embedding(2, shape.width)
+        self.items = Embedding(n_items + 1, shape.width, padding_idx=0)
+        self.positions = Embedding(shape.length, shape.width)
+        self.segments = Embedding(2, shape.width)
         self.users = (
-            nn.Embedding(n_users + 1, shape.width, padding_idx=0) if shape.users == "free" else None
+            Embedding(n_users + 1, shape.width, padding_idx=0) if shape.users == "free" else None
         )
         self.norm = nn.LayerNorm(shape.width) if shape.embedding_norm else nn.Identity()
         self.dropout = Dropout(shape.embedding_dropout)
@@ -302,7 +304,7 @@ class GPT(nn.Module):
         self.output = (
             None
             if shape.output == "tied"
-            else nn.Linear(shape.width, n_items + 1, bias=shape.output == "biased")
+            else Linear(shape.width, n_items + 1, bias=shape.output == "biased")
         )
 
     def initialise(self, generator: torch.Generator) -> GPT:
@@ -359,6 +361,22 @@ class GPT(nn.Module):
             x, _ = block(x, real, 0, False, 0)
         out: Tensor = self.final(x)
         return out if self.trace is None else out + self.trace(start, _clicked(real, segments))
+
+    def at(self, tokens: Tensor, users: Tensor, segments: Tensor | None, asked: Tensor) -> Tensor:
+        """Hidden states after the tokens that are asked alone, for training.
+
+        Args:
+            tokens, users, segments: as in `forward`.
+            asked: `[B, L]` which tokens, never padding.
+
+        Returns:
+            `[P, d]`, the rows of `forward(...)[asked]`.
+        """
+        is_on_cpu = self.items.weight.device.type == "cpu"
+        if is_on_cpu and self.training and is_covered(self.shape):
+            return hidden_of(self, tokens, users, segments, asked)
+        hidden: Tensor = self(tokens, users, segments)[asked]
+        return hidden
 
     def begin(
         self,
@@ -426,13 +444,22 @@ class GPT(nn.Module):
 
     def _user(self, users: Tensor) -> Tensor:
         assert self.users is not None
+        row, counts = self.user_rows(users)
+        vectors: Tensor = self.users(row)
+        return vectors * counts[:, None] if self.training else vectors
+
+    def user_rows(self, users: Tensor) -> tuple[Tensor, Tensor]:
+        """The rows `[B]` of the users' vectors (0 = unknown), and 1 where the vector counts, 0
+        where it is left out, as for a share `user_dropout` of the rows in training.
+        """
+        if self.users is None:
+            return torch.zeros_like(users), torch.zeros(len(users), device=users.device)
         known = (users >= 0) & (users < self.users.num_embeddings - 1)
-        vectors: Tensor = self.users(torch.where(known, users + 1, 0))
+        counts = known.float()
         if self.training and self.shape.user_dropout:
-            vectors = vectors * (
-                torch.rand(len(users), 1, device=users.device) >= self.shape.user_dropout
-            )
-        return vectors
+            drawn = torch.rand(len(users), device=users.device)
+            counts = counts * (drawn >= self.shape.user_dropout)
+        return torch.where(known, users + 1, 0), counts
 
     def vectors(self, layer: Layer) -> Tensor:
         """What items are scored by, `[V + 1, d]`: the item embedding (eq. 6) or the output layer;

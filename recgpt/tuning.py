@@ -109,7 +109,7 @@ class Goal:
         if self.neighbours is not None and self.neighbours.smoothing.inputs:
             tokens = self.neighbours.swap(tokens)
         is_target = targets != 0
-        hidden = model.query(model(tokens, users, segments)[is_target], layer)
+        hidden = model.query(model.at(tokens, users, segments, is_target), layer)
         vectors, target = model.vectors(layer), targets[is_target]
         user_row = row[:, None].expand_as(targets)[is_target]
         loss = self.objective(hidden, vectors, target, user_row)

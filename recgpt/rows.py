@@ -1,0 +1,346 @@
+"""A pass of training over the tokens of a batch alone: no padding, and after the last attention no
+token that is not asked. Its gradient is written out.
+
+`recgpt.model.GPT` defines the network. This is the same network on a CPU, in calls of products
+(`policies.operators`) and compiled loops (`recgpt.kernels`), because a small network pays for calls
+as much as for arithmetic: the module's own pass makes some 1,500 of them. Dropout draws other
+random numbers than the module does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from policies.base import IntArray
+from policies.dropout import level_of, random_bytes
+from policies.operators import GRAIN, outer_sum, product
+
+if TYPE_CHECKING:
+    from recgpt.model import GPT, Shape
+
+Array = npt.NDArray[np.float32]
+Weights = dict[str, Tensor]
+
+
+def is_covered(shape: Shape) -> bool:
+    """Whether a network of this form has a pass here: softmax attention without dropout of its
+    weights or terms for distances, norms after each part, no trace.
+    """
+    is_plain = shape.attention == "softmax" and not shape.attention_dropout and not shape.relative
+    return is_plain and shape.norm == "post" and not shape.trace
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of a batch, window after window.
+
+    Attributes:
+        indices: `[4, T]` of each token its item, position, segment and user (+ 1; 0 = unknown).
+        known: `[T]` 0 where the user's vector is left out, else 1.
+        offsets: `[B + 1]` where windows begin.
+        asked: `[P]` tokens whose hidden states are wanted, ascending.
+        has_segments: whether segments count.
+    """
+
+    indices: IntArray
+    known: Array
+    offsets: IntArray
+    asked: IntArray
+    has_segments: bool
+
+    @classmethod
+    def of(
+        cls, model: GPT, tokens: Tensor, users: Tensor, segments: Tensor | None, asked: Tensor
+    ) -> Tokens:
+        """Those of a padded batch: arguments as in `GPT.at`."""
+        items = tokens.numpy()
+        real = items != 0 if model.shape.masked else np.ones(items.shape, dtype=bool)
+        lengths = real.sum(axis=1)
+        offsets = np.concatenate(([0], np.cumsum(lengths)))
+        user, known = (part.numpy() for part in model.user_rows(users))
+        indices = np.zeros((4, offsets[-1]), dtype=np.int64)
+        indices[0] = items[real]
+        indices[1] = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        if segments is not None:
+            indices[2] = segments.numpy()[real]
+        indices[3] = np.repeat(user, lengths)
+        wanted = np.flatnonzero(asked.numpy()[real])
+        return cls(indices, np.repeat(known, lengths), offsets, wanted, segments is not None)
+
+
+def hidden_of(
+    model: GPT, tokens: Tensor, users: Tensor, segments: Tensor | None, asked: Tensor
+) -> Tensor:
+    """The hidden states of the asked tokens, `[P, d]`, as `GPT.at` of a covered network."""
+    batch = Tokens.of(model, tokens, users, segments, asked)
+    names, weights = zip(*model.named_parameters(), strict=True)
+    hidden: Tensor = _Pass.apply(model, batch, names, *weights)  # type: ignore[no-untyped-call]
+    return hidden
+
+
+class _Pass(torch.autograd.Function):
+    """From the weights of a network to the hidden states of the asked tokens."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, model: GPT, batch: Tokens, names: tuple[str, ...], *tensors: Tensor
+    ) -> Tensor:
+        weights = {name: tensor.detach() for name, tensor in zip(names, tensors, strict=True)}
+        embedding = _Embedding(model, batch, weights)
+        x, blocks = embedding.forward(), []
+        everyone = np.arange(len(batch.known))
+        for number in range(len(model.blocks)):
+            is_last = number == len(model.blocks) - 1
+            asked = batch.asked if is_last else everyone
+            block = _Block(model, batch, f"blocks.{number}.", weights, asked)
+            x = block.forward(x)
+            blocks.append(block)
+        ctx.parts, ctx.names, ctx.n_asked = (embedding, *blocks), names, len(batch.asked)
+        return torch.from_numpy(x[: ctx.n_asked])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Any) -> Any:
+        grad = _rows(ctx.n_asked, grads[0].shape[1])
+        grad[: ctx.n_asked] = grads[0].numpy()
+        grad[ctx.n_asked :] = 0
+        found: Weights = {}
+        for part in reversed(ctx.parts):
+            grad = part.backward(grad, found)
+        return None, None, None, *(found.get(name) for name in ctx.names)
+
+
+def _rows(n: int, width: int) -> Array:
+    """Room for `n` rows and for those which fill the last `GRAIN` up."""
+    return np.empty((n + -n % GRAIN, width), dtype=np.float32)
+
+
+def _zeros(like: Tensor) -> Array:
+    return np.zeros(like.shape, dtype=np.float32)
+
+
+class _Embedding:
+    """What every token begins as."""
+
+    def __init__(self, model: GPT, batch: Tokens, weights: Weights) -> None:
+        self.batch, self.level = batch, level_of(model.shape.embedding_dropout)
+        width = model.shape.width
+        self.norm = [np.zeros(0, dtype=np.float32)] * 2
+        self.is_normed = isinstance(model.norm, nn.LayerNorm)
+        if self.is_normed:
+            self.norm = [weights[name].numpy() for name in ("norm.weight", "norm.bias")]
+        nothing = np.zeros((1, width), dtype=np.float32)
+        self.tables = [
+            weights["items.weight"].numpy(),
+            weights["positions.weight"].numpy(),
+            weights["segments.weight"].numpy() if batch.has_segments else nothing,
+            weights["users.weight"].numpy() if "users.weight" in weights else nothing,
+        ]
+
+    def forward(self) -> Array:
+        """`[N, d]`, of which the first T rows are the tokens'."""
+        from recgpt.kernels import embed
+
+        batch, (n, width) = self.batch, (len(self.batch.known), self.tables[0].shape[1])
+        self.bits = random_bytes(n, width) if self.level else np.zeros((n, width), dtype=np.uint8)
+        out = _rows(n, width)
+        out[n:] = 0
+        self.whitened = np.empty((n if self.is_normed else 0, width), dtype=np.float32)
+        self.inverse = embed(
+            tuple(self.tables),
+            batch.indices,
+            batch.known,
+            self.is_normed,
+            self.bits,
+            self.level,
+            tuple(self.norm),
+            self.whitened,
+            out,
+        )
+        return out
+
+    def backward(self, grad: Array, found: Weights) -> Array:
+        from recgpt.kernels import embed_backward
+
+        to_tables = [np.zeros_like(table) for table in self.tables]
+        to_norm = [np.zeros_like(part) for part in self.norm]
+        embed_backward(
+            grad,
+            self.batch.indices,
+            self.batch.known,
+            self.is_normed,
+            self.bits,
+            self.level,
+            tuple(self.norm),
+            self.whitened,
+            self.inverse,
+            tuple(to_tables),
+            tuple(to_norm),
+        )
+        to_tables[0][0] = 0  # padding learns nothing
+        names = ["items.weight", "positions.weight", "segments.weight", "users.weight"]
+        found |= {
+            name: torch.from_numpy(table)
+            for name, table in zip(names, to_tables, strict=True)
+            if len(table) > 1
+        }
+        if self.is_normed:
+            found["norm.weight"], found["norm.bias"] = map(torch.from_numpy, to_norm)
+        return grad
+
+
+class _AddAndNorm:
+    """`LN(x + dropout(y))`."""
+
+    def __init__(self, weights: Weights, name: str, level: int, n: int) -> None:
+        self.name, self.level, self.n = name, level, n
+        self.gain, self.shift = (weights[name + end].numpy() for end in (".weight", ".bias"))
+
+    def forward(self, x: Array, y: Array) -> Array:
+        from recgpt.kernels import add_and_norm
+
+        n, width = self.n, x.shape[1]
+        self.bits = random_bytes(n, width) if self.level else np.zeros((n, width), dtype=np.uint8)
+        self.whitened, out = np.empty((n, width), dtype=np.float32), _rows(n, width)
+        out[n:] = 0
+        self.inverse = add_and_norm(
+            x, y, n, self.bits, self.level, self.gain, self.shift, self.whitened, out
+        )
+        return out
+
+    def backward(self, grad: Array, found: Weights) -> tuple[Array, Array, Array]:
+        """The gradients of x and of y, and the sum of y's over rows."""
+        from recgpt.kernels import add_and_norm_backward
+
+        to_x, to_y = np.empty_like(grad), np.empty_like(grad)
+        to_x[self.n :] = to_y[self.n :] = 0
+        sums = np.zeros((3, grad.shape[1]), dtype=np.float32)
+        add_and_norm_backward(
+            grad,
+            self.n,
+            self.bits,
+            self.level,
+            self.gain,
+            self.whitened,
+            self.inverse,
+            to_x,
+            to_y,
+            sums,
+        )
+        found[self.name + ".weight"] = torch.from_numpy(sums[0])
+        found[self.name + ".bias"] = torch.from_numpy(sums[1])
+        return to_x, to_y, sums[2]
+
+
+class _Block:
+    """A Transformer block (`recgpt.model.RecGPTBlock`) from all tokens to the asked ones."""
+
+    def __init__(
+        self, model: GPT, batch: Tokens, name: str, weights: Weights, asked: IntArray
+    ) -> None:
+        self.batch, self.name, self.asked = batch, name, asked
+        self.asked_offsets = np.searchsorted(asked, batch.offsets)
+        self.heads, self.is_gelu = model.shape.heads, model.shape.activation == "gelu"
+        self.own = {
+            key.removeprefix(name): part for key, part in weights.items() if key.startswith(name)
+        }
+        level = level_of(model.shape.dropout)
+        self.norms = [
+            _AddAndNorm(weights, name + part, level, len(asked))
+            for part in ("norm_attention", "norm_feedforward")
+        ]
+
+    def forward(self, x: Array) -> Array:
+        """`[N, d]` -> `[M, d]`, of which the first P rows are those of the asked tokens."""
+        from recgpt.kernels import attend
+
+        width, own, n = x.shape[1], self.own, len(self.asked)
+        weight, bias = own["attention.qkv.weight"], own["attention.qkv.bias"]
+        self.x = x
+        self.asking = _rows(n, width)
+        np.take(x, self.asked, axis=0, out=self.asking[:n])
+        self.asking[n:] = 0
+        self.queries = _times(self.asking, weight[:width], bias[:width])
+        self.both = _times(x, weight[width:], bias[width:])
+        self.mixed = np.zeros_like(self.asking)
+        self.shares = attend(
+            self.queries,
+            self.both,
+            self.batch.offsets,
+            self.asked,
+            self.asked_offsets,
+            self.heads,
+            self.mixed,
+        )
+        joined = _times(self.mixed, own["attention.out.weight"], own["attention.out.bias"])
+        self.middle = self.norms[0].forward(self.asking, joined)
+        self.inner = product(
+            torch.from_numpy(self.middle), own["expand.weight"], own["expand.bias"]
+        )
+        gate = nn.functional.gelu if self.is_gelu else nn.functional.relu
+        self.active = gate(self.inner)
+        y = product(self.active, own["contract.weight"], own["contract.bias"]).numpy()
+        return self.norms[1].forward(self.middle, y)
+
+    def backward(self, grad: Array, found: Weights) -> Array:
+        """The gradient of what `forward` was given, by that of its result."""
+        from recgpt.kernels import attend_backward
+
+        own, name, width = self.own, self.name, grad.shape[1]
+        to_middle, to_y, total = self.norms[1].backward(grad, found)
+        found[name + "contract.bias"] = torch.from_numpy(total)
+        found[name + "contract.weight"] = outer_sum(torch.from_numpy(to_y), self.active)
+        to_active = product(torch.from_numpy(to_y), own["contract.weight"].T)
+        if self.is_gelu:
+            to_inner = torch.ops.aten.gelu_backward(to_active, self.inner)
+        else:
+            to_inner = to_active * (self.inner > 0)
+        found[name + "expand.bias"] = to_inner.sum(0)
+        found[name + "expand.weight"] = outer_sum(to_inner, torch.from_numpy(self.middle))
+        to_middle += product(to_inner, own["expand.weight"].T).numpy()
+
+        to_asking, to_joined, total = self.norms[0].backward(to_middle, found)
+        found[name + "attention.out.bias"] = torch.from_numpy(total)
+        found[name + "attention.out.weight"] = _outer(to_joined, self.mixed)
+        to_mixed = _times(to_joined, own["attention.out.weight"].T)
+        to_queries, to_both = np.zeros_like(self.queries), np.zeros_like(self.both)
+        attend_backward(
+            to_mixed,
+            self.shares,
+            self.queries,
+            self.both,
+            self.batch.offsets,
+            self.asked,
+            self.asked_offsets,
+            to_queries,
+            to_both,
+        )
+        weight = own["attention.qkv.weight"]
+        found[name + "attention.qkv.weight"] = torch.cat(
+            [_outer(to_queries, self.asking), _outer(to_both, self.x)]
+        )
+        found[name + "attention.qkv.bias"] = torch.from_numpy(
+            np.concatenate([to_queries.sum(axis=0), to_both.sum(axis=0)])
+        )
+        to_asking += _times(to_queries, weight[:width].T)
+        to_x = _times(to_both, weight[width:].T)
+        to_x[self.asked] += to_asking[: len(self.asked)]
+        return to_x
+
+
+def _times(x: Array, weight: Tensor, bias: Tensor | None = None) -> Array:
+    """`x W^T`, and the bias added to each row."""
+    out: Array = product(torch.from_numpy(x), weight, bias).numpy()
+    return out
+
+
+def _outer(a: Array, b: Array) -> Tensor:
+    """`a^T b`."""
+    return outer_sum(torch.from_numpy(a), torch.from_numpy(b))
