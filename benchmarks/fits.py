@@ -104,6 +104,7 @@ def stacked(rows: int) -> tuple[float, float]:
     from policies.losses import sampled_softmax
     from policies.operators import Embedding, Linear
     from recgpt.model import GPT, Shape
+    from recgpt.rows import hidden_at
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -130,7 +131,7 @@ def stacked(rows: int) -> tuple[float, float]:
     for _ in range(9):
         start = time.thread_time()
         for i, model in enumerate(models):
-            hidden = model.at(tokens[i], users[i], None, everywhere)
+            hidden = hidden_at(model, tokens[i], users[i], None, everywhere)
             sampled_softmax(
                 hidden, model.vectors("items"), targets[i], negatives[i], log_q
             ).backward()

@@ -14,7 +14,6 @@ from policies.base import Params
 from policies.dropout import Dropout
 from policies.operators import Embedding, Linear
 from recgpt.attention import ATTENTION, AttentionLayer, State
-from recgpt.rows import hidden_of, is_covered
 
 Layer = Literal["items", "output"]
 """What a hidden state is compared with: the item embedding W_e, or the output layer W_l."""
@@ -361,22 +360,6 @@ class GPT(nn.Module):
             x, _ = block(x, real, 0, False, 0)
         out: Tensor = self.final(x)
         return out if self.trace is None else out + self.trace(start, _clicked(real, segments))
-
-    def at(self, tokens: Tensor, users: Tensor, segments: Tensor | None, asked: Tensor) -> Tensor:
-        """Hidden states after the tokens that are asked alone, for training.
-
-        Args:
-            tokens, users, segments: as in `forward`.
-            asked: `[B, L]` which tokens, never padding.
-
-        Returns:
-            `[P, d]`, the rows of `forward(...)[asked]`.
-        """
-        is_on_cpu = self.items.weight.device.type == "cpu"
-        if is_on_cpu and self.training and is_covered(self.shape):
-            return hidden_of(self, tokens, users, segments, asked)
-        hidden: Tensor = self(tokens, users, segments)[asked]
-        return hidden
 
     def begin(
         self,

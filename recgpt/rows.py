@@ -10,7 +10,7 @@ random numbers than the module does.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,7 @@ from torch.autograd.function import once_differentiable
 from policies.base import IntArray
 from policies.dropout import level_of, random_bytes
 from policies.operators import GRAIN, outer_sum, product
-
-if TYPE_CHECKING:
-    from recgpt.model import GPT, Shape
+from recgpt.model import GPT, Shape
 
 Array = npt.NDArray[np.float32]
 Weights = dict[str, Tensor]
@@ -59,7 +57,7 @@ class Tokens:
     def of(
         cls, model: GPT, tokens: Tensor, users: Tensor, segments: Tensor | None, asked: Tensor
     ) -> Tokens:
-        """Those of a padded batch: arguments as in `GPT.at`."""
+        """Those of a padded batch: arguments as in `hidden_at`."""
         items = tokens.numpy()
         real = items != 0 if model.shape.masked else np.ones(items.shape, dtype=bool)
         lengths = real.sum(axis=1)
@@ -75,10 +73,24 @@ class Tokens:
         return cls(indices, np.repeat(known, lengths), offsets, wanted, segments is not None)
 
 
-def hidden_of(
+def hidden_at(
     model: GPT, tokens: Tensor, users: Tensor, segments: Tensor | None, asked: Tensor
 ) -> Tensor:
-    """The hidden states of the asked tokens, `[P, d]`, as `GPT.at` of a covered network."""
+    """Hidden states after the asked tokens alone, for training.
+
+    Args:
+        model: by whose own pass they are computed where it is not covered, not on a CPU, or in
+            evaluation mode.
+        tokens, users, segments: as in `GPT.forward`.
+        asked: `[B, L]` which tokens, never padding.
+
+    Returns:
+        `[P, d]`, the rows of `model(...)[asked]`.
+    """
+    is_on_cpu = model.items.weight.device.type == "cpu"
+    if not (is_on_cpu and model.training and is_covered(model.shape)):
+        whole: Tensor = model(tokens, users, segments)
+        return whole[asked]
     batch = Tokens.of(model, tokens, users, segments, asked)
     names, weights = zip(*model.named_parameters(), strict=True)
     hidden: Tensor = _Pass.apply(model, batch, names, *weights)  # type: ignore[no-untyped-call]

@@ -18,6 +18,7 @@ from policies.sequence import pieces
 from policies.train import Training, TrainingState, train
 from recgpt.model import GENERATED, GPT, Layer
 from recgpt.prompts import Dialogues, Prompts, PromptSearch, Talk, converse, interleave
+from recgpt.rows import hidden_at
 from recgpt.smoothing import Neighbours, Smoothing
 
 
@@ -109,7 +110,7 @@ class Goal:
         if self.neighbours is not None and self.neighbours.smoothing.inputs:
             tokens = self.neighbours.swap(tokens)
         is_target = targets != 0
-        hidden = model.query(model.at(tokens, users, segments, is_target), layer)
+        hidden = model.query(hidden_at(model, tokens, users, segments, is_target), layer)
         vectors, target = model.vectors(layer), targets[is_target]
         user_row = row[:, None].expand_as(targets)[is_target]
         loss = self.objective(hidden, vectors, target, user_row)

@@ -13,7 +13,7 @@ from torch import Tensor
 import policies.dropout
 import recgpt.rows
 from recgpt.model import GPT, Shape
-from recgpt.rows import is_covered
+from recgpt.rows import hidden_at, is_covered
 
 N_ITEMS, N_USERS, LENGTH = 50, 9, 23
 
@@ -47,7 +47,10 @@ def both_ways(model: GPT, rows: int, segmented: bool) -> list[tuple[Tensor, dict
     tokens, users, segments, asked = batch(rows)
     roles = segments if segmented else None
     results = []
-    for way in (lambda: model.at(tokens, users, roles, asked), lambda: model(tokens, users, roles)):
+    for way in (
+        lambda: hidden_at(model, tokens, users, roles, asked),
+        lambda: model(tokens, users, roles),
+    ):
         model.zero_grad()
         hidden = way()
         if hidden.dim() == 3:
@@ -130,7 +133,7 @@ def test_other_forms_are_left_to_the_network(form: dict[str, Any]) -> None:
     assert not is_covered(model.shape)
     tokens, users, segments, asked = batch()
     torch.manual_seed(6)
-    mine = model.at(tokens, users, segments, asked)
+    mine = hidden_at(model, tokens, users, segments, asked)
     torch.manual_seed(6)
     assert torch.equal(mine, model(tokens, users, segments)[asked])
 
@@ -138,5 +141,5 @@ def test_other_forms_are_left_to_the_network(form: dict[str, Any]) -> None:
 def test_a_network_that_is_not_trained_drops_nothing() -> None:
     model = network(dropout=0.5).eval()
     tokens, users, segments, asked = batch()
-    mine = model.at(tokens, users, segments, asked)
+    mine = hidden_at(model, tokens, users, segments, asked)
     assert torch.equal(mine, model(tokens, users, segments)[asked])
