@@ -168,12 +168,12 @@ class _Size:
     Attributes:
         width: tasks that Ray is to know of.
         memory: bytes of the largest node that computes.
-        has_gpus: whether any node has one.
+        memory_by_gpu: of the largest with a GPU; 0 = no node has one.
     """
 
     width: int
     memory: float
-    has_gpus: bool
+    memory_by_gpu: float
 
 
 class Cluster:
@@ -307,9 +307,9 @@ class Cluster:
         needs, size = needs_of(task), self._size()
         handle = self._remote
         if needs != Needs():
-            handle = handle.options(
-                memory=min(needs.memory, size.memory), num_gpus=needs.gpus * size.has_gpus
-            )
+            gpus = needs.gpus if size.memory_by_gpu else 0
+            largest = size.memory_by_gpu if gpus else size.memory
+            handle = handle.options(memory=min(needs.memory, largest), num_gpus=gpus)
         return handle.remote(task, self._attempts, self._news, self._ground)
 
     def _size(self) -> _Size:
@@ -318,8 +318,8 @@ class Cluster:
             nodes = [node["Resources"] for node in self._nodes()]
             width = max(FEWEST, AHEAD * round(sum(node["CPU"] for node in nodes)))
             memory = max((node.get("memory", 0.0) for node in nodes), default=0.0)
-            has_gpus = any("GPU" in node for node in nodes)
-            self._measured = time.monotonic(), _Size(width, memory, has_gpus)
+            by_gpu = max((node.get("memory", 0.0) for node in nodes if "GPU" in node), default=0.0)
+            self._measured = time.monotonic(), _Size(width, memory, by_gpu)
         return self._measured[1]
 
     def _nodes(self) -> list[dict[str, Any]]:
