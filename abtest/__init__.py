@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from simulator.stats.margins import Margins
     from simulator.stats.priors import Prior
     from simulator.stats.quantities import Quantity
-    from simulator.stats.units import TableError
+    from simulator.stats.unit_table import TableError
     from simulator.surface.axes import MapError
     from simulator.surface.bias import BiasError, BiasResult, design_bias
     from simulator.surface.mapping import LiftMap, map_lift
@@ -102,7 +102,7 @@ _NAMES = {
     "simulator.stats.priors": "Prior",
     "simulator.log.metrics": "Absolute Declared",
     "simulator.stats.quantities": "Quantity",
-    "simulator.stats.units": "TableError",
+    "simulator.stats.unit_table": "TableError",
     "simulator.offpolicy.sources": "replay",
     "simulator.offpolicy.jobs": "ReplayOptions",
     "simulator.offpolicy.choice": "choose:choose_policy",

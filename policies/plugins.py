@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -25,7 +24,8 @@ from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from policies.base import Params
 from policies.calls import PluginCallError, PluginError, calling
-from policies.similar import suggest
+from policies.rules import rule_of
+from policies.similar import similar, suggest
 
 DISTRIBUTION = "abtest"
 """The distribution whose plug-ins are the built-in ones."""
@@ -237,10 +237,8 @@ class Registry(Generic[T]):
         if issue["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             return f"{whose}: no {self.parameter} {path!r}; {_advice(owner, issue['loc'])}"
         if not path:
-            return f"{whose}: {str(issue['msg']).removeprefix('Value error, ')}"
-        return (
-            f"{whose}: {self.parameter} {path!r}: {issue['msg']}. Got {issue['input']!r} instead."
-        )
+            return f"{whose}: {rule_of(issue)}"
+        return f"{whose}: {self.parameter} {path!r}: {rule_of(issue)}; got {issue['input']!r}"
 
 
 @lru_cache(maxsize=8)
@@ -302,9 +300,9 @@ def _advice(owner_class: type[Params], unknown: tuple[str | int, ...]) -> str:
     if elsewhere:
         return f"did you mean {' or '.join(repr(path) for path in elsewhere)}?"
     beside = [path for path in paths if path[:-1] == tuple(owner)]
-    similar = difflib.get_close_matches(key, [path[-1] for path in beside], n=1)
-    if similar:
-        return f"did you mean {'.'.join((*owner, similar[0]))!r}?"
+    near = similar(key, [path[-1] for path in beside])
+    if near is not None:
+        return f"did you mean {'.'.join((*owner, near))!r}?"
     place = repr(".".join(owner)) if owner else "it"
     return f"{place} has {', '.join(path[-1] for path in beside) or 'none'}"
 

@@ -23,12 +23,13 @@ from simulator.log.workspace import RunError, Workspace
 from simulator.page.markdown import markdown
 from simulator.report.console import show
 from simulator.report.sections import document as as_document
+from simulator.report.stored import encode
 from simulator.run.context import RefitDays, fit_name
 from simulator.run.pipeline import simulate
 from simulator.run.weighting import probability
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats import units
-from simulator.surface.bias import GLOBAL, BiasError, BiasResult, design_bias, over_fits, plain
+from simulator.surface.bias import GLOBAL, BiasError, BiasResult, design_bias, over_fits
 from simulator.surface.bias_page import answer, save
 from simulator.surface.groups import user_clusters
 from tests.worlds import tiny_scenario, write_scenario
@@ -50,7 +51,7 @@ def scenario(folder: Path, **changes: Any) -> Scenario:
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[BiasResult, Path]:
     root = tmp_path_factory.mktemp("bias")
-    result = design_bias(scenario(root, days=3), root / "out", fits=2, clusters=12)
+    result = design_bias(scenario(root, days=3), root / "out", fits=2, clusters=12, keep_runs=True)
     save(result, root / "out")
     return result, root / "out"
 
@@ -114,6 +115,36 @@ def test_the_luck_of_the_split_is_taken_off(shared: tuple[BiasResult, Path]) -> 
     assert runs["shared training"].lift_of_twins != pytest.approx(runs["shared training"].lift)
 
 
+def test_the_sums_of_runs_stand_for_them(shared: tuple[BiasResult, Path], tmp_path: Path) -> None:
+    """Logs and models go, and what was interrupted goes on to the same result; another metric is
+    told by the same runs.
+    """
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(stage: str, done: int, total: int, figures: Any) -> None:
+        if stage.startswith("weighted training 2: simulate"):
+            raise StoppedError
+
+    result, _ = shared
+    one, out = scenario(tmp_path, days=3), tmp_path / "out"
+    how: dict[str, Any] = {"fits": 2, "clusters": 12}
+    with pytest.raises(StoppedError):
+        design_bias(one, out, **how, progress=stop)
+    assert design_bias(one, out, **how, resume=True) == result
+    kept = [path for path in (out / "runs").rglob("*") if path.is_file()]
+    assert len(kept) == 2 * 6 + 1
+    assert {path.suffix for path in kept} == {".npz"}
+    watched = design_bias(one, out, **how, metric="watch_time", resume=True)
+    assert watched == design_bias(one, shared[1], **how, metric="watch_time", resume=True)
+    assert watched.lift != result.lift
+    with pytest.raises(BiasError, match=r"--metric novelty: the finished runs in .* kept the sums"):
+        design_bias(one, out, **how, metric="novelty", resume=True)
+    with pytest.raises(RunError, match="has the clusters of a run with other options"):
+        design_bias(one, out, fits=2, clusters=11, resume=True)
+
+
 def test_every_repetition_has_fits_and_an_assignment_of_its_own(
     shared: tuple[BiasResult, Path],
 ) -> None:
@@ -149,7 +180,7 @@ def test_resuming_takes_over_and_other_options_are_refused(
     with pytest.raises(RunError, match="already holds runs; --resume"):
         design_bias(scenario(tmp_path, days=3), out, fits=2)
     again = design_bias(scenario(tmp_path, days=3), out, fits=2, clusters=12, resume=True)
-    assert json.dumps(plain(again)) == json.dumps(plain(result))
+    assert json.dumps(encode(again)) == json.dumps(encode(result))
     with pytest.raises(RunError, match="holds a run of another scenario, or of other options"):
         design_bias(scenario(tmp_path, days=3), out, fits=2, refit="never", resume=True)
 
@@ -159,6 +190,7 @@ def test_resuming_takes_over_and_other_options_are_refused(
     [
         ({"arm": "far"}, "--arm: must be one of near; got 'far'"),
         ({"metric": "clicks"}, "--metric: .*click"),
+        ({"metric": "items_shown"}, "--metric: items_shown is of the supply side; a bias is of"),
         ({"fits": 1}, "--fits: must be at least 2: one repetition has no interval; got 1"),
     ],
 )
@@ -170,6 +202,18 @@ def test_what_cannot_be_told_is_refused_before_any_run(
     assert not (tmp_path / "out").exists()
     with pytest.raises(BiasError, match="days: must be at least 2"):
         design_bias(scenario(tmp_path, days=1), tmp_path / "out")
+
+
+@pytest.mark.parametrize("command", [["bias"], ["map", "--over", "days=1,2"]])
+def test_one_arm_and_a_wrong_control_are_named(command: list[str], tmp_path: Path) -> None:
+    file = write_scenario(tmp_path, tiny_scenario(ARMS, **SMALL, days=3))
+    done = CliRunner().invoke(main, [*command, str(file), "--control", "far"])
+    assert done.exit_code == 2
+    assert "abtest: --control: no arm 'far'" in done.output
+    alone = write_scenario(tmp_path, tiny_scenario({"near": ARMS["near"]}, **SMALL, days=3))
+    done = CliRunner().invoke(main, [*command, str(alone)])
+    assert done.exit_code == 2
+    assert "is of an arm over the control; there is near alone" in done.output
 
 
 def test_the_page_and_the_command(shared: tuple[BiasResult, Path]) -> None:

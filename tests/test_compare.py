@@ -17,6 +17,7 @@ from scipy.stats import chi2, norm
 from simulator import report
 from simulator.cli import main
 from simulator.log.eventlog import EventLog
+from simulator.page.words import percent
 from simulator.report import comparison
 from simulator.report import worlds as world
 from simulator.report.content import Content
@@ -239,11 +240,39 @@ def test_designs_are_compared_on_one_world(tmp_path: Path) -> None:
     assert comparison.read([tmp_path / "elsewhere", tmp_path / "mixed"]).designs == ()
 
 
-@pytest.mark.parametrize("which", [[0], [0, 0]])
-def test_one_run_cannot_be_compared(runs: list[Path], which: list[int]) -> None:
-    result = CliRunner().invoke(main, ["compare", *(str(runs[i]) for i in which)])
+@pytest.mark.parametrize("command", ["compare", "sensitivity"])
+@pytest.mark.parametrize("again", ["", "report.json", "log"])
+def test_a_run_cannot_be_compared_with_itself(runs: list[Path], command: str, again: str) -> None:
+    result = CliRunner().invoke(main, [command, str(runs[0]), str(runs[0] / again)])
     assert result.exit_code == 2
-    assert "at least two different" in result.output
+    assert f"{runs[0] / again}: the same run as {runs[0]}" in result.output
+
+
+def test_one_run_cannot_be_compared(runs: list[Path], tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["compare", str(runs[0])])
+    assert result.exit_code == 2
+    assert "at least two runs" in result.output
+    alone = tmp_path / "alone.parquet"
+    feedback_log(n_users=20, arms=("a",)).write(alone)
+    result = CliRunner().invoke(main, ["compare", str(runs[0]), str(alone)])
+    assert result.exit_code == 2
+    assert f"{alone}: a report compares at least two arms" in result.output
+
+
+@pytest.mark.parametrize("command", ["compare", "sensitivity"])
+def test_quiet_without_a_page_would_say_nothing(runs: list[Path], command: str) -> None:
+    result = CliRunner().invoke(main, [command, *map(str, runs), "--quiet"])
+    assert result.exit_code == 2
+    assert "without --out there is none" in result.output
+
+
+def test_the_terminal_shows_what_repeats_say_together(runs: list[Path]) -> None:
+    result = CliRunner().invoke(main, ["compare", *map(str, runs)])
+    assert result.exit_code == 0, result.output
+    row = next(r for r in comparison.read(runs).rows if r.metric == "click" and r.arm == "recgpt")
+    assert row.pooled is not None
+    assert "pooled" in result.output
+    assert percent(row.pooled) in result.output
 
 
 def test_what_is_no_report_is_named(runs: list[Path], tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from simulator.report import user_table as tables
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats.frames import from_frame
 from simulator.stats.margins import Margins, answer_margins
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 from tests.worlds import paired_log
 
 

@@ -76,7 +76,7 @@ def test_a_drawn_world_is_the_own_world_with_other_numbers() -> None:
     [
         ({}, "worlds.a: must have `users`, or differ from the scenario's own world"),
         ({"changes": {"users.drift.renewel": 1}}, "no such key 'users.drift.renewel'"),
-        ({"changes": {KEY: 5}}, f"worlds.a.changes.{KEY}: drift.renewal: Input should be less"),
+        ({"changes": {KEY: 5}}, f"worlds.a.changes.{KEY}: drift.renewal: must be less"),
         ({"changes": {"days": 3}}, "a world may change keys of `users` and `data` only"),
         ({"seed": 1, "data": {}}, "data of its own go with `users` of its own"),
         ({"seed": 1, "users": {"kind": "choice"}}, "leave out `changes` and `seed`, or `users`"),

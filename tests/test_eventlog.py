@@ -340,7 +340,7 @@ WRONG = [
     (stored(arms=["a", 3]), r"metadata\.arms\.1 must be a valid string; got 3"),
     (
         stored(arms="ab"),
-        r"metadata\.arms must be a valid tuple|metadata\.arms must be a valid array",
+        r"metadata\.arms must be a list",
     ),
     (stored(arms=["a", ""]), r"metadata\.arms\.1"),
     (stored(channels=[None]), r"metadata\.channels\.0 must be a valid string; got None"),
@@ -349,8 +349,8 @@ WRONG = [
     (stored(control="history"), r"metadata\.control must be an arm of the A/B"),
     (stored(n_users=-1), r"metadata\.n_users must be greater than or equal to 0; got -1"),
     (stored(n_users=10**12), r"metadata\.n_users must be less than or equal to 4294967296"),
-    (stored(n_items=1.5), r"metadata\.n_items must be a valid integer"),
-    (stored(n_items="9"), r"metadata\.n_items must be a valid integer; got '9'"),
+    (stored(n_items=1.5), r"metadata\.n_items must be a whole number"),
+    (stored(n_items="9"), r"metadata\.n_items must be a whole number; got '9'"),
     (stored(days=10**9), r"metadata\.days must be less than or equal to 3660"),
     (
         stored(propensity="sure"),

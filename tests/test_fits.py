@@ -273,7 +273,7 @@ def test_a_log_without_the_rows_of_a_fit_is_refused(
     ("own", "complaint"),
     [
         (0, "metadata.scenario.arms.network.fits must be greater than or equal to 1; got 0"),
-        ("two", "metadata.scenario.arms.network.fits must be a valid integer; got 'two'"),
+        ("two", "metadata.scenario.arms.network.fits must be a whole number; got 'two'"),
         (2, "metadata.scenario.arms.network.fits: must be 1 or the scenario's fits.number (3)"),
     ],
 )

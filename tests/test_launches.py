@@ -17,7 +17,7 @@ from simulator.report.errors import ReportError
 from simulator.scenario.model import Scenario
 from simulator.stats import launches as module
 from simulator.stats.launches import Calibrator, Forecast, Launch, Relation
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 from tests.worlds import tiny_scenario, write_scenario
 
 NOISE = 0.01

@@ -14,7 +14,7 @@ from simulator.cli import main
 from simulator.report.errors import ReportError
 from simulator.report.metric_sensitivity import in_words, sensitivity
 from simulator.stats.learned_metric import LEARNED, SOUGHT, Judged, Trial, judge
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 from tests.worlds import feedback_log, switchback_log, with_fits
 
 NAMES = ("strong", "weak", "noise", "against")

@@ -70,6 +70,8 @@ def test_axes_are_read(over: str, values: Any, scale: Any, tmp_path: Path) -> No
         (["users.drift.renewal=[1"], r"must be a list of YAML values; got '\[1'"),
         (["seed=1:9"], "every run has a seed of its own"),
         (["engine.tick=1:9"], "it may not change a byte"),
+        (["name=a,b"], "it changes no lift"),
+        (["metrics=click,watch_time"], "the lift of a map is of one metric"),
         (["users.drift.renewal=0:1", "users.drift.renewal=0,1"], "given twice"),
     ],
 )
@@ -153,7 +155,7 @@ def test_a_map_that_was_stopped_goes_on_to_the_same_bytes(mapped: Path, tmp_path
         map_lift(one, OVER, out, runs=10)
     save(map_lift(one, OVER, out, runs=10, resume=True), out)
     assert files(out) == files(mapped)
-    with pytest.raises(RunError, match="of a map with other axes or seeds"):
+    with pytest.raises(RunError, match="of a map of another metric or with other axes or seeds"):
         map_lift(one, OVER, out, runs=10, seeds=2, resume=True)
     longer = map_lift(one, OVER, out, runs=11, resume=True)
     ten = json.loads((mapped / "map.json").read_text())["runs"]

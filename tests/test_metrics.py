@@ -9,7 +9,8 @@ from simulator.log.eventlog import EventLog
 from simulator.log.items import ItemFacts
 from simulator.log.metadata import Metadata
 from simulator.log.metrics import METRICS, MetricError, chosen, metric
-from simulator.stats.units import TableError, read
+from simulator.stats.unit_table import TableError
+from simulator.stats.units import read
 from tests.worlds import hand_counted_log
 
 WANTED = (

@@ -213,7 +213,7 @@ def test_the_command_says_lifts_over_a_control(tmp_path: Path) -> None:
     log.write(tmp_path / "log.parquet")
     chosen = "explore:policy=popularity,temperature=2"
     arguments = [str(tmp_path / "log.parquet"), "--policy", "random", "--history", "3"]
-    more = ["--resamples", "20", "--policy", chosen, "--out", str(tmp_path / "out")]
+    more = ["--resamples", "100", "--policy", chosen, "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(command, [*arguments, *more, "--control", "popularity"])
     assert done.exit_code == 0, done.output
     assert "Lift over popularity" in done.output

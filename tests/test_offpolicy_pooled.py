@@ -141,6 +141,21 @@ def test_what_comes_later_is_found_out_and_other_models_are_named(
         pooled_lift(NAMES, control.rows(np.arange(2)), treatment, "life")
 
 
+def test_only_what_nothing_tests_is_held_against_an_estimate(
+    twins: tuple[ArmSums, ArmSums], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulator.offpolicy.pooled.WORTH", 1.0)
+    found = {level: pooled_lift(NAMES, *twins, level) for level in LEVELS}
+    assert {level: lift.word for level, lift in found.items()} == {
+        "life": "trustworthy",
+        "slate": "trustworthy",
+        "cascade": "weak",
+        "place": "weak",
+    }
+    (why,) = found["place"].reasons
+    assert why == "nothing here tests that an answer depends on no other item of the slate"
+
+
 SMALL = {
     "name": "small",
     "seed": 4,
@@ -161,7 +176,7 @@ def test_the_command_asks_the_models_of_a_run(tmp_path: Path, kind: str) -> None
     scenario = {**SMALL, "design": {"kind": kind, "control": "base"}}
     root = tmp_path / "run"
     simulate(Scenario.model_validate(scenario), root, folder=tmp_path)
-    arguments = [str(root), "--repetitions", "50", "--out", str(tmp_path / "out")]
+    arguments = [str(root), "--repetitions", "100", "--out", str(tmp_path / "out")]
     done = CliRunner().invoke(command, arguments)
     assert done.exit_code == 0, done.output
     ((one,)) = json.loads((tmp_path / "out" / "pooled.json").read_text())
@@ -200,3 +215,11 @@ def test_what_is_no_run_is_named(tmp_path: Path) -> None:
     done = CliRunner().invoke(command, [str(tmp_path / "log.parquet"), "--quiet"])
     assert done.exit_code == 2
     assert "give the folder of a finished run" in done.output
+
+
+def test_a_run_of_one_arm_has_no_lift(tmp_path: Path) -> None:
+    scenario = {**SMALL, "arms": {"base": SMALL["arms"]["base"]}}  # type: ignore[index]
+    simulate(Scenario.model_validate(scenario), tmp_path / "run", folder=tmp_path)
+    done = CliRunner().invoke(command, [str(tmp_path / "run")])
+    assert done.exit_code == 2
+    assert "has one arm, and a lift is over another" in done.output

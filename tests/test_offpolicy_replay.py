@@ -424,6 +424,28 @@ def test_a_policy_on_the_command_line(text: str, name: str, params: dict[str, ob
     assert (wanted.name, wanted.params, wanted.label) == (name, params, text)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "rule"),
+    [
+        (["--policy", "itemknn:neighbours=9,neighbours=3"], "neighbours: given twice"),
+        (["--policy", "explore:{policy: itemknn, policy: ease}"], "policy: given twice"),
+        (["--policy", "popularity", "--seed", "-1"], "-1 is not in the range"),
+        (["--policy", "popularity", "--resamples", "1"], "100<=x<=1000000"),
+        (["--policy", "popularity", "--reward", "click,click"], "'click' is there twice"),
+        (["--policy", "popularity", "--estimators", "ips,,dm"], "names with commas between"),
+    ],
+)
+def test_what_is_asked_in_vain_is_refused(tmp_path: Path, arguments: list[str], rule: str) -> None:
+    made_log().write(tmp_path / "log.parquet")
+    done = CliRunner().invoke(command, [str(tmp_path / "log.parquet"), *arguments])
+    assert done.exit_code == 2
+    assert rule in done.output
+
+
+def test_a_list_among_parameters_is_one_value() -> None:
+    assert Wanted.parse("mine.py:Mine:sizes=[1,2],dim=3").params == {"sizes": [1, 2], "dim": 3}
+
+
 def test_orderings_against_pairs_counted_by_hand() -> None:
     log = made_log(places=2)
     policy = Popularity().fit(log.sequences(), Catalogue(USERS, ITEMS), Fitting())
@@ -674,7 +696,7 @@ def test_the_command_on_a_log(tmp_path: Path) -> None:
         "--history",
         "6",
         "--resamples",
-        "50",
+        "100",
     ]
     done = CliRunner().invoke(
         command, [*arguments, "--reward", "click,watch", "--out", str(tmp_path / "out")]
@@ -767,7 +789,7 @@ def test_kuairand_by_what_needs_no_propensities_and_flagged(
             str(tmp_path),
             "--quiet",
             "--resamples",
-            "50",
+            "100",
         ],
     )
     assert done.exit_code == 0, done.output

@@ -69,7 +69,7 @@ def test_hyper_parameters_are_checked_with_their_path() -> None:
         make("remote", {"time_out": 3})
     with pytest.raises(
         PolicyError,
-        match=r"hyper-parameter 'timeout': Input should be greater than 0. Got -1 instead.",
+        match=r"hyper-parameter 'timeout': must be greater than 0; got -1",
     ):
         make("remote", {"timeout": -1})
 

@@ -16,7 +16,8 @@ import pytest
 from simulator import report
 from simulator.report import user_table
 from simulator.stats import moments, verdict
-from simulator.stats.units import UnitTable, UserDays
+from simulator.stats.unit_table import UnitTable
+from simulator.stats.user_days import UserDays
 from tests.worlds import feedback_log
 
 

@@ -23,7 +23,7 @@ from simulator.report import user_table as tables
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.frames import from_frame
 from simulator.stats.margins import Margins
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 from simulator.stats.verdict import ROW
 
 
@@ -267,6 +267,11 @@ def test_rows_of_a_cluster_are_not_independent(tmp_path: Path) -> None:
         (["--ratio", "a=1", "--ratio", "a=2"], "--ratio: 'a' is given twice, 'a=1' and 'a=2'"),
         (["--success", "money", "--quality", "money"], "declared success and quality"),
         (["--arm", "user", "--control", "x"], "for users and for arms"),
+        (["--segment", "arm"], "'arm' is named as a segment, and is the column of arms"),
+        (["--segment", "user"], "'user' is named as a segment, and is the column of users"),
+        (["--metric", "user"], "'user' is named as a metric, and is the column of users"),
+        (["--covariate", "user"], "'user' is named as a covariate, and is the column of users"),
+        (["--predictor", "arm"], "'arm' is named as a predictor, and is the column of arms"),
     ],
 )
 def test_bad_choices_are_named(

@@ -26,7 +26,7 @@ from simulator.stats.choices import Choices
 from simulator.stats.frames import from_frame
 from simulator.stats.moment_sheets import are_moments, from_moments
 from simulator.stats.rows import as_rows
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 METRICS: dict[str, Any] = {
     "clicks": "clicks",
@@ -394,6 +394,12 @@ def test_what_needs_rows_is_refused(tmp_path: Path, option: list[str]) -> None:
     result = CliRunner().invoke(command, asked)
     assert result.exit_code == 2, result.output
     assert f"of moments has no {option[0][2:]}" in result.output
+
+
+@pytest.mark.parametrize("column", ["arm", "day", "n"])
+def test_who_and_where_is_no_segment(column: str) -> None:
+    with pytest.raises(TableError, match=f"'{column}' is named as a segment, and is the column"):
+        from_moments(as_rows(MOMENTS), groups=[column])
 
 
 def test_a_sum_of_squares_that_is_too_small() -> None:

@@ -14,6 +14,7 @@ from simulator.stats import allocation, moments, replication, tests, units
 from simulator.stats.allocation import Costs, Requirement, Spread
 from simulator.stats.power import EQUAL_ARMS, Arms, PowerError
 from simulator.stats.replication import Components, Dealing
+from simulator.stats.user_days import UserDays
 
 
 def spread(users: float, fits: float, interaction: float, worlds: float | None = None) -> Spread:
@@ -217,7 +218,7 @@ def test_the_power_over_worlds_of_one_seed_is_realised(n_worlds: int) -> None:
 def test_costs_are_measured_by_the_run_or_given() -> None:
     metrics = {metric.name: metric for metric in units.chosen(["click"])}
     cube = {"click": np.ones((2, 50, 4))}
-    days = units.UserDays(
+    days = UserDays(
         ("a", "b"), 50, 4, metrics, cube, {}, fits=(1, 5), fit_of_user=np.arange(50) % 5
     )
     runtime = {"fit CPU seconds": 30.0, "simulate CPU seconds": 100.0}
@@ -269,7 +270,7 @@ def test_the_plan_of_methods_of_a_split_run_divides_users_as_it_is_told() -> Non
     of_fit = rng.normal(0.0, 0.3, (2, n_fits))
     clicks = rng.normal(10.0, 2.0, (2, n)) + of_fit[:, fit]
     metrics = {m.name: m for m in units.chosen(["click"])}
-    days = units.UserDays(
+    days = UserDays(
         ("a", "b"),
         n,
         1,

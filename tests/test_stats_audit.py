@@ -13,9 +13,11 @@ import pytest
 from click.testing import CliRunner
 from scipy import stats
 
+from simulator.cli import main
 from simulator.cli.audit import audit as command
-from simulator.cli.audit import content
+from simulator.cli.audit import blocks, content
 from simulator.log.metrics import Declared, declared
+from simulator.page.blocks import Heading
 from simulator.report import audited
 from simulator.stats import (
     adjustment,
@@ -32,16 +34,18 @@ from simulator.stats import audit as audits
 from simulator.stats.analyses import ANALYSES
 from simulator.stats.randomise import Outcomes, draws
 from simulator.stats.rule import Rule
+from simulator.stats.unit_table import TableError, UnitTable
+from simulator.stats.user_days import UserDays
 from tests.worlds import paired_log
 
 
 @pytest.fixture(scope="module")
-def paired_days() -> units.UserDays:
+def paired_days() -> UserDays:
     return units.read(paired_log(), ("watch_time", "click", "click_rate", "like"))
 
 
 @pytest.fixture(scope="module")
-def audit_of_log(paired_days: units.UserDays) -> audits.Audit:
+def audit_of_log(paired_days: UserDays) -> audits.Audit:
     return audits.audit(paired_days, "a", repetitions=2000, sizes=(400,), seed=1)
 
 
@@ -58,7 +62,7 @@ def test_draws_have_the_size_and_do_not_depend_on_the_chunk(
 
 @pytest.mark.parametrize("metric", ["watch_time", "click_rate"])
 def test_moments_of_samples_are_those_of_the_users_drawn(
-    paired_days: units.UserDays, metric: str
+    paired_days: UserDays, metric: str
 ) -> None:
     """Each sample is written out user by user and given to the plain analyses."""
     o = randomise.outcomes(paired_days, "a", "b", metric)
@@ -111,7 +115,7 @@ def test_moments_of_samples_are_those_of_the_users_drawn(
 
 @pytest.mark.parametrize("metric", ["click", "watch_time"])
 def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(
-    paired_days: units.UserDays, metric: str
+    paired_days: UserDays, metric: str
 ) -> None:
     o = randomise.outcomes(paired_days, "a", "b", metric)
     heads, tails = next(draws(paired_days.n_users, 300, 4, 5))
@@ -156,7 +160,7 @@ def test_ranks_and_quantiles_of_samples_are_those_of_the_users_drawn(
             assert np.sqrt(many.variance[r]) == pytest.approx(np.sqrt(one.variance), rel=1e-6)
 
 
-def test_ranks_of_a_ratio_are_those_that_the_report_prints(paired_days: units.UserDays) -> None:
+def test_ranks_of_a_ratio_are_those_that_the_report_prints(paired_days: UserDays) -> None:
     """Each sample written out user by user, on the one scale of both arms; the null of twins leaves
     ranks as the swap does.
     """
@@ -214,7 +218,7 @@ def test_defaults_hold_on_a_well_behaved_world(audit_of_log: audits.Audit) -> No
 
 @pytest.mark.parametrize("rule", [Rule(0.8), Rule(0.9, "better"), Rule(0.99, "better")])
 def test_any_level_and_one_sided_tests_are_counted_as_the_report_makes_them(
-    paired_days: units.UserDays, rule: Rule
+    paired_days: UserDays, rule: Rule
 ) -> None:
     """Size and coverage are those of the rule, and a sample is read as the report's row."""
     guarded = {"click": Declared(role="deterioration")}  # asked whether it is worse
@@ -317,7 +321,7 @@ def test_impressions_that_are_independent_are_rightly_taken_for_independent() ->
     metrics = {metric.name: metric for metric in units.chosen(["click_rate"])}
     terms = {"click": rng.binomial(shown.astype(int), 0.3).astype(float), "impressions": shown}
     alike = {name: np.repeat(cube, 2, axis=0) for name, cube in terms.items()}
-    days = units.UserDays(("a", "b"), 400, 1, metrics, alike, {})
+    days = UserDays(("a", "b"), 400, 1, metrics, alike, {})
     (one,) = wrong.wrong_analyses(days, "a", 2000, 3)
     assert one.analysis == "impressions as independent"
     assert one.error.value == pytest.approx(0.05, abs=4 * np.sqrt(0.05 * 0.95 / 2000))
@@ -333,7 +337,7 @@ def test_stacked_samples_are_numpys_means_and_covariances() -> None:
 
 
 def test_events_are_the_users_of_an_arm_that_have_any(
-    audit_of_log: audits.Audit, paired_days: units.UserDays
+    audit_of_log: audits.Audit, paired_days: UserDays
 ) -> None:
     by_user = paired_days.by("user").numerators
     for row in audit_of_log.rows:
@@ -353,7 +357,7 @@ def test_looking_every_day_is_honest_on_the_run(audit_of_log: audits.Audit) -> N
     assert max(strict) < 0.05
 
 
-def test_resampling_is_audited_on_request(paired_days: units.UserDays) -> None:
+def test_resampling_is_audited_on_request(paired_days: UserDays) -> None:
     found = audits.audit(
         paired_days,
         "a",
@@ -372,11 +376,11 @@ def test_resampling_is_audited_on_request(paired_days: units.UserDays) -> None:
         assert abs(row.error.value - 0.05) < (4 if exact else 6) * np.sqrt(0.05 * 0.95 / 200), row
         assert exact or row.coverage.value > 0.86
     assert (found.planted, found.wrong, found.looking) == ((), (), ())
-    with pytest.raises(units.TableError, match="no analysis is called zzz; there are paired t"):
+    with pytest.raises(TableError, match="no analysis is called zzz; there are paired t"):
         audits.audit(paired_days, "a", analyses=["zzz"])
 
 
-def test_post_stratified_samples_are_those_of_the_users_drawn(paired_days: units.UserDays) -> None:
+def test_post_stratified_samples_are_those_of_the_users_drawn(paired_days: UserDays) -> None:
     o = randomise.outcomes(paired_days, "a", "b", "watch_time")
     assert o.strata is not None
     o = replace(o, strata=o.strata % 2)
@@ -385,7 +389,7 @@ def test_post_stratified_samples_are_those_of_the_users_drawn(paired_days: units
     _, effect = randomise.stratified_pair(o, heads, tails)
     for r in range(3):
         h, t = (np.repeat(np.arange(paired_days.n_users), w[r].astype(int)) for w in (heads, tails))
-        table = units.UnitTable(
+        table = UnitTable(
             "user",
             ("a", "b"),
             {"watch_time": paired_days.metrics["watch_time"]},
@@ -400,7 +404,7 @@ def test_post_stratified_samples_are_those_of_the_users_drawn(paired_days: units
         assert (effect.variance[r], effect.df[r]) == pytest.approx((one.variance, one.df))
 
 
-def test_a_large_run_is_audited_on_some_of_its_users(paired_days: units.UserDays) -> None:
+def test_a_large_run_is_audited_on_some_of_its_users(paired_days: UserDays) -> None:
     found = audits.audit(paired_days, "a", repetitions=100, sizes=(50,), most=150)
     assert found.n_users == 150
     some = paired_days.users(np.array([3, 1]))
@@ -408,9 +412,47 @@ def test_a_large_run_is_audited_on_some_of_its_users(paired_days: units.UserDays
     assert some.before["click"].tolist() == paired_days.before["click"][[3, 1]].tolist()
 
 
-def test_a_split_run_cannot_be_audited(paired_days: units.UserDays) -> None:
-    with pytest.raises(units.TableError, match="both answers"):
+def test_a_split_run_cannot_be_audited(paired_days: UserDays) -> None:
+    with pytest.raises(TableError, match="both answers"):
         audits.audit(replace(paired_days, assigned=np.zeros(paired_days.n_users, dtype=int)), "a")
+
+
+def test_a_run_of_which_nothing_can_be_audited_is_refused(paired_days: UserDays) -> None:
+    with pytest.raises(TableError, match="no other arm"):
+        audits.audit(paired_days.of_arms(np.array([0])), "a", repetitions=100)
+    with pytest.raises(TableError, match="takes 20 of them or more; this run has 19"):
+        audits.audit(paired_days.users(np.arange(19)), "a", repetitions=100)
+
+
+def test_identical_arms_are_not_said_to_hold(paired_days: UserDays) -> None:
+    same = paired_days.of_arms(np.array([0, 0]))
+    found = audits.audit(
+        replace(same, arms=("a", "b")), "a", repetitions=100, sizes=(50,), decision_repetitions=100
+    )
+    (said,) = (
+        block.text
+        for block in blocks(found)
+        if isinstance(block, Heading) and block.text.startswith("Every default")
+    )
+    of_twins = [row for row in found.rows if row.default and row.design == "paired"]
+    assert of_twins
+    assert all(row.undefined == 1.0 for row in of_twins)
+    assert f"that could be audited holds; {len(of_twins)} of" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["audit", ".", "--resamples", "5"],
+        ["audit", ".", "--predictions", "5"],
+        ["pooled", ".", "--repetitions", "5"],
+        ["power", ".", "--simulate", "5"],
+    ],
+)
+def test_so_few_samples_that_they_say_nothing_are_refused(arguments: list[str]) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert f"'{arguments[2]}': at least 100, or 0 for none; got 5" in result.output
 
 
 def test_command(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from simulator.stats import checks, moments, units
-from simulator.stats.units import UserDays
+from simulator.stats.user_days import UserDays
 from tests.worlds import paired_log, switchback_log
 
 
@@ -130,7 +130,7 @@ def test_rare_events(paired_days: UserDays) -> None:
         **paired_days.terms,
         "click": paired_days.terms["click"] * (np.arange(paired_days.n_users) < 20)[None, :, None],
     }
-    found = checks.rare_events(replace(paired_days, terms=rare).by("user"), "a")
+    found = checks.rare_events(replace(paired_days, terms=rare).by("user"))
     assert found.status == "amber"
     assert "click (" in found.value
 

@@ -25,10 +25,11 @@ from simulator.stats import (
     units,
     verdict,
 )
+from simulator.stats.clustering import clustered
 from simulator.stats.contrasts import compare
 from simulator.stats.frames import from_frame
 from simulator.stats.randomise import Outcomes, draws
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.unit_table import TableError, UnitTable
 from tests.worlds import paired_log
 
 
@@ -215,7 +216,7 @@ def test_cluster_robust_is_statsmodels() -> None:
         arm,
         np.repeat(np.arange(users), days),
     )
-    m = compare(units.clustered(table), "x", "a", "b")
+    m = compare(clustered(table), "x", "a", "b")
     ols = sm.OLS(y, sm.add_constant(arm.astype(float))).fit(
         cov_type="cluster",
         cov_kwds={"groups": np.repeat(np.arange(users), days), "use_correction": False},
@@ -224,7 +225,7 @@ def test_cluster_robust_is_statsmodels() -> None:
     assert np.sqrt(m.variance) == pytest.approx(ols.bse[1] * np.sqrt(40 / 39), rel=1e-9)
     assert m.variance > 3 * compare(table, "x", "a", "b").variance
     with pytest.raises(TableError, match="independent"):
-        units.clustered(from_frame(split_frame()))
+        clustered(from_frame(split_frame()))
 
 
 def test_user_days_clustered_by_user_are_the_users() -> None:
@@ -234,8 +235,8 @@ def test_user_days_clustered_by_user_are_the_users() -> None:
     days = units.read(paired_log(n_users=60), ("click", "watch_time"))
     for source in (days, replace(days, assigned=np.arange(60) % 2)):
         by_user = verdict.lifts(source.by("user"), "a")
-        clustered = verdict.lifts(units.clustered(source.by("user-day")), "a")
-        for one, other in zip(by_user, clustered, strict=True):
+        by_cluster = verdict.lifts(clustered(source.by("user-day")), "a")
+        for one, other in zip(by_user, by_cluster, strict=True):
             assert (other.lift, other.t, other.df, other.p) == pytest.approx(
                 (one.lift, one.t, one.df, one.p), rel=1e-9
             )

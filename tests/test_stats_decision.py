@@ -23,7 +23,7 @@ from simulator.stats.margins import Margins, answer_margins, planned
 from simulator.stats.moments import Moments
 from simulator.stats.replication import Components
 from simulator.stats.tests import Correction
-from simulator.stats.units import UnitTable
+from simulator.stats.unit_table import UnitTable
 from simulator.stats.verdict import Lift, Uncorrected, in_family, lifts, noncentrality
 
 N = 400

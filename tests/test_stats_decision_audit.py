@@ -23,7 +23,7 @@ from simulator.stats.decision_audit import AuditedDecision, decision_audit
 from simulator.stats.fit_audit import Assignment
 from simulator.stats.margins import Margin
 from simulator.stats.rule import Rule
-from simulator.stats.units import UserDays
+from simulator.stats.user_days import UserDays
 
 ARMS = ("old", "new", "newer")
 ROLES = {

@@ -15,7 +15,8 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
 from simulator.stats import efficiency as designs
 from simulator.stats import moments, units, verdict
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
+from simulator.stats.user_days import UserDays
 from tests.worlds import interleaved_log, paired_log, switchback_log
 
 
@@ -112,7 +113,7 @@ def test_switchback_error_is_that_of_repeated_switchbacks() -> None:
         return rng.gamma(2, 5, (n, 1)) * rng.gamma(4, 0.25, (2, n, 6))
 
     metrics = {m.name: m for m in units.chosen(["click"])}
-    days = units.UserDays(
+    days = UserDays(
         ("a", "b"), 500, 6, metrics, {"click": world(500) * np.array([1, 1.05])[:, None, None]}, {}
     )
     predicted = {s.design: s for s in designs.sensitivity(days, "click", "a", "b")}[
@@ -130,7 +131,7 @@ def test_switchback_error_is_that_of_repeated_switchbacks() -> None:
 def switchback_of(cube: np.ndarray) -> designs.Sensitivity:
     """What is said of a switchback on clicks `[arms, users, days]`."""
     metrics = {m.name: m for m in units.chosen(["click"])}
-    days = units.UserDays(("a", "b"), cube.shape[1], cube.shape[2], metrics, {"click": cube}, {})
+    days = UserDays(("a", "b"), cube.shape[1], cube.shape[2], metrics, {"click": cube}, {})
     return next(s for s in designs.sensitivity(days, "click", "a", "b") if s.design == "switchback")
 
 

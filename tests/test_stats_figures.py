@@ -23,7 +23,7 @@ from simulator.stats.contrasts import compare
 from simulator.stats.frames import from_frame, looks_from_frame
 from simulator.stats.quantities import Quantity, jackknife
 from simulator.stats.segments import segments
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 
 def events(random: np.random.Generator, users: int = 300) -> pd.DataFrame:

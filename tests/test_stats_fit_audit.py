@@ -15,13 +15,15 @@ from simulator.stats import audit as audits
 from simulator.stats import fit_audit, moments, units
 from simulator.stats.fit_audit import AuditedMethods
 from simulator.stats.replication import Dealing
+from simulator.stats.unit_table import TableError
+from simulator.stats.user_days import UserDays
 
 N_USERS, N_FITS, LIFT = 300, 40, 0.05
 
 
 def lived(
     fit_spread: float, *, n_fits: int = N_FITS, metrics: tuple[str, ...] = ("click",)
-) -> units.UserDays:
+) -> UserDays:
     """Twins who live with every fit: clicks of 10 a user, and `LIFT` more in the treatment; ten
     impressions or so for each.
     """
@@ -36,15 +38,11 @@ def lived(
     terms = {"click": click, "impressions": 10.0 * users + rng.normal(0.0, 1.0, shape)}
     wanted = {metric.name: metric for metric in units.chosen(list(metrics))}
     lives = tuple(
-        units.UserDays(
-            ("a", "b"), N_USERS, 1, wanted, {name: v[:, f] for name, v in terms.items()}, {}
-        )
+        UserDays(("a", "b"), N_USERS, 1, wanted, {name: v[:, f] for name, v in terms.items()}, {})
         for f in range(n_fits)
     )
     means = {name: v.mean(axis=1) for name, v in terms.items()}
-    return units.UserDays(
-        ("a", "b"), N_USERS, 1, wanted, means, {}, fits=(n_fits, n_fits), lives=lives
-    )
+    return UserDays(("a", "b"), N_USERS, 1, wanted, means, {}, fits=(n_fits, n_fits), lives=lives)
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +153,7 @@ def test_a_handful_of_fits_is_no_population() -> None:
     assert fit_audit.fit_audit(few, "a", repetitions=100) == ()
     some = fit_audit.fit_audit(lived(0.4, n_fits=12), "a", repetitions=100, n=100)
     assert {row.n_fits for row in some} == {3}
-    with pytest.raises(units.TableError, match=r"drawn from 12 or more, and this run has 11\. Run"):
+    with pytest.raises(TableError, match=r"drawn from 12 or more, and this run has 11\. Run"):
         audits.audit(few, "a", analyses=["methods"])
     assert fit_audit.audited_arms(few, (2,)) == ("a", "b")
     assert fit_audit.fit_audit(few, "a", repetitions=100, n=100, sizes=(2,))
@@ -173,7 +171,7 @@ def test_what_cannot_be_audited_of_the_methods_is_said_with_what_to_do() -> None
         (every, f"this run has 4. {remedy}"),
         (counts, "their models are their methods"),
     ):
-        with pytest.raises(units.TableError, match=why.replace("{", r"\{")):
+        with pytest.raises(TableError, match=why.replace("{", r"\{")):
             audits.audit(days, "a", analyses=["methods"])
         whole = audits.audit(days, "a", repetitions=100, sizes=(50,))
         text = " ".join(str(block) for block in blocks(whole))

@@ -17,7 +17,7 @@ import pytest
 from simulator.report import user_table as tables
 from simulator.stats.frames import from_frame
 from simulator.stats.segments import DEPENDENT, dependence
-from simulator.stats.units import TableError, UnitTable, levels
+from simulator.stats.unit_table import TableError, UnitTable, levels
 
 N = 60
 WAYS: dict[str, Callable[[pd.DataFrame], Any]] = {

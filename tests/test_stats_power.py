@@ -19,6 +19,8 @@ from simulator.cli.power import power as command
 from simulator.stats import durations, power, units
 from simulator.stats.frames import from_frame
 from simulator.stats.power import Pilot, PowerError
+from simulator.stats.unit_table import UnitTable
+from simulator.stats.user_days import UserDays
 from tests.worlds import paired_log
 
 PILOT = Pilot("x", mean=20.0, sd=10.0, sd_difference=4.0, correlation=0.6)
@@ -120,10 +122,10 @@ def test_simulation_of_a_split_table_uses_the_controls_users() -> None:
     assert len(o.before) == 2000
 
 
-def user_days(cube: np.ndarray) -> units.UserDays:
+def user_days(cube: np.ndarray) -> UserDays:
     """Twins whose clicks on each day are `[2, n, D]`."""
     metrics = {m.name: m for m in units.chosen(["click"])}
-    return units.UserDays(("a", "b"), cube.shape[1], cube.shape[2], metrics, {"click": cube}, {})
+    return UserDays(("a", "b"), cube.shape[1], cube.shape[2], metrics, {"click": cube}, {})
 
 
 def test_days_of_a_known_process() -> None:
@@ -281,7 +283,7 @@ def test_the_users_that_a_lift_needs_are_known_as_well_as_the_pilot_tells(paired
         before = rng.gamma(8.0, 1.25, n)
         own = before * rng.gamma(16.0, 1 / 16, n)
         other = own + rng.normal(0, 2.0, n)
-        table = units.UnitTable(
+        table = UnitTable(
             "user",
             ("a", "b"),
             {m.name: m for m in units.chosen(["click"])},
@@ -363,7 +365,7 @@ def test_command_by_hand_and_on_a_log(tmp_path: Path) -> None:
             "--lift",
             "5%",
             "--simulate",
-            "50",
+            "100",
             "--out",
             str(tmp_path / "p.json"),
         ],

@@ -18,7 +18,7 @@ from simulator.cli.report import report as command
 from simulator.report import user_table
 from simulator.stats import audit, moments, predictions, tests, units
 from simulator.stats.frames import from_frame
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError, keys_of
 from tests.worlds import paired_log
 
 METRICS = {"minutes": "minutes", "ctr": ("clicks", "impressions")}
@@ -104,7 +104,7 @@ def test_size_is_5_percent_with_models_fitted_in_each_test() -> None:
 
 def test_nobody_is_predicted_by_a_model_that_has_seen_them() -> None:
     rng = np.random.default_rng(5)
-    keys = units.keys_of(f"user {i}" for i in range(500))
+    keys = keys_of(f"user {i}" for i in range(500))
     folds = predictions.folds_of(keys)
     assert np.bincount(folds).min() > 70
     x, y = rng.normal(size=(500, 2)), rng.normal(size=500)

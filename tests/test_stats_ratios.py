@@ -21,7 +21,7 @@ from simulator.stats.contrasts import compare, influences, values
 from simulator.stats.frames import from_frame
 from simulator.stats.moments import Moments
 from simulator.stats.randomise import outcomes, paired_pair, split_pair
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.unit_table import TableError, UnitTable
 
 METRICS = {"arpv": ("revenue", "sessions")}
 

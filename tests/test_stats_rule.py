@@ -17,7 +17,7 @@ from simulator.stats.margins import Margins, answer_margins
 from simulator.stats.methods import correction_of_methods
 from simulator.stats.moments import Moments, split
 from simulator.stats.rule import Rule
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.unit_table import TableError, UnitTable
 
 
 def metric(name: str, **more: object) -> Metric:

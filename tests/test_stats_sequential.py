@@ -13,7 +13,7 @@ from scipy.stats import norm
 from policies.elementary import normal_tail
 from simulator.stats import sequential, spending, units
 from simulator.stats.moments import linearised
-from simulator.stats.units import UserDays
+from simulator.stats.user_days import UserDays
 from tests.worlds import paired_log
 
 FIFTHS = [0.2, 0.4, 0.6, 0.8, 1.0]

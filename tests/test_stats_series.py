@@ -15,7 +15,7 @@ from simulator.report import table_files
 from simulator.report.sections.over_days import RULES
 from simulator.stats import series
 from simulator.stats.rows import as_rows, of_arrow
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 from tests.pages import ROOT
 
 PUBLISHED = ROOT.parent / "shared" / "data" / "asos" / "asos_digital_experiments.parquet"

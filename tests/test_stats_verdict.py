@@ -14,7 +14,7 @@ from statsmodels.stats.power import TTestPower
 from simulator.report.stored import encode
 from simulator.stats import intervals, moments, tests, verdict
 from simulator.stats.frames import from_frame
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.unit_table import TableError, UnitTable
 from tests.worlds import hand_counted_log
 
 RNG = np.random.default_rng

@@ -24,7 +24,7 @@ from simulator.stats.frames import from_frame
 from simulator.stats.moments import Floats
 from simulator.stats.priors import Prior
 from simulator.stats.rule import Alternative
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 from simulator.stats.winners import Race, corrected
 
 

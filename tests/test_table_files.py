@@ -23,7 +23,7 @@ from simulator.report import ReportError
 from simulator.report import user_table as tables
 from simulator.report.table_files import read
 from simulator.stats.frames import from_frame
-from simulator.stats.units import UnitTable
+from simulator.stats.unit_table import UnitTable
 
 N = 40
 FRAME = pd.DataFrame(

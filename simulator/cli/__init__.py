@@ -4,13 +4,13 @@ called.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from contextlib import suppress
 from typing import Any
 
 import click
 
+from policies.similar import similar
 from simulator.cli.failure import BAD_INPUT, failures, of_system, terminable
 from simulator.cli.say import say
 
@@ -87,11 +87,10 @@ class Lazy(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            similar = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            if not similar:
+            near = similar(args[0], COMMANDS)
+            if near is None:
                 raise
-            hint = f"{error.message} Did you mean {similar[0]!r}?"
-            raise click.UsageError(hint, ctx) from error
+            raise click.UsageError(f"{error.message} Did you mean {near!r}?", ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         with terminable(), failures():

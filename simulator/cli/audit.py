@@ -4,7 +4,6 @@ run.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import ALTERNATIVE, LEVEL, SOURCE
+from simulator.cli.options import ALTERNATIVE, LEVEL, SAMPLES, SEED, SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import (
     Block,
@@ -65,7 +64,7 @@ def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
     callback=_whole_numbers(4),
     help="Users in a sample, e.g. 100,500,2000; by default 100, 500 and 2000 or all users.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option(
     "--population",
     type=click.IntRange(20),
@@ -75,7 +74,7 @@ def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
 )
 @click.option(
     "--resamples",
-    type=click.IntRange(0),
+    type=SAMPLES,
     default=0,
     show_default=True,
     help=(
@@ -85,7 +84,7 @@ def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
 )
 @click.option(
     "--predictions",
-    type=click.IntRange(0),
+    type=SAMPLES,
     default=0,
     show_default=True,
     help=(
@@ -163,7 +162,7 @@ def audit(
     abtest audit runs/kuaishou_like/latest --level 99% --alternative better
     abtest audit runs/kuaishou_like/latest --analysis BCa --resamples 1000 --sizes 500
     """
-    from simulator.log.files import write_text
+    from simulator.log.files import json_text, write_text
     from simulator.log.workspace import Workspace
     from simulator.report import find
     from simulator.run.progress import board
@@ -196,7 +195,7 @@ def audit(
                 progress=progress,
             )
         target = out or home / ("audit-part.json" if analyses or metrics else "audit.json")
-        write_text(target, json.dumps(content(result), indent=1, allow_nan=False) + "\n")
+        write_text(target, json_text(content(result)))
         if not quiet:
             show(blocks(result))
         say(target)
@@ -249,8 +248,20 @@ def blocks(result: Audit) -> Iterator[Block]:
         note=True,
     )
     warnings = [row.warning for row in result.rows if row.warning and row.default]
-    yield Heading("Warnings" if warnings else "Every default holds at every size.")
+    yield Heading("Warnings" if warnings else _all_hold(result))
     yield Points([("▲", warning) for warning in warnings])
+
+
+def _all_hold(result: Audit) -> str:
+    """What it says where no default has a warning: what could not be audited holds nothing."""
+    defaults = [row for row in result.rows if row.default]
+    audited = [row for row in defaults if row.undefined < 1.0]
+    if not audited:
+        return "No default could be audited: the arms are identical."
+    if len(audited) < len(defaults):
+        left = f"{len(defaults) - len(audited)} of {len(defaults)}"
+        return f"Every default that could be audited holds; {left} could not."
+    return "Every default holds at every size."
 
 
 def _tests(result: Audit, is_whole: bool) -> Iterator[Block]:

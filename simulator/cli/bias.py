@@ -44,6 +44,11 @@ from simulator.cli.say import say
 )
 @click.option("--resume", is_flag=True, help="Take over the finished runs in --out.")
 @click.option(
+    "--keep-runs",
+    is_flag=True,
+    help="Keep the folder of each run, with its log and models; else its sums alone.",
+)
+@click.option(
     "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
 )
 def bias(
@@ -79,7 +84,8 @@ def bias(
 
     with failures():
         overrides = {"seed": seed, "days": days, "engine.executor": executor}
-        loaded = Scenario.load(scenario, {**overrides, "design.control": control})
+        overrides["design.control"] = control
+        loaded = Scenario.load(scenario, overrides, {"design.control": "--control"})
         root = out or Path("runs") / "bias" / file_name(loaded.name)
         with failures(goes_on(scenario, root, "runs")):
             with board(quiet=quiet) as progress:

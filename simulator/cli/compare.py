@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import FOLDER, SOURCE
+from simulator.cli.options import FOLDER, SOURCE, check_quiet
 from simulator.cli.say import say
 
 
@@ -30,6 +30,7 @@ def compare(runs: tuple[Path, ...], out: Path | None, quiet: bool) -> None:
     from simulator.report.console import show_comparison
     from simulator.run.progress import board
 
+    check_quiet(quiet=quiet, out=out)
     with failures():
         with board(quiet=quiet) as progress:
             content = comparison.read(runs, progress)

@@ -4,7 +4,6 @@ users fitted to a log are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,7 +218,8 @@ def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | Non
     import tempfile
 
     from simulator import datasets
-    from simulator.log.files import write_text
+    from simulator.log.files import json_text, write_text
+    from simulator.report.stored import encode
     from simulator.run.progress import board
     from simulator.scenario.model import Scenario, ScenarioError, find
     from simulator.users.learned import MODEL, Learned
@@ -228,7 +228,8 @@ def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | Non
     from simulator.users.logged import Logged
 
     with failures():
-        loaded = Scenario.load(scenario, {"seed": seed, "data.test_days": days})
+        overrides = {"seed": seed, "data.test_days": days}
+        loaded = Scenario.load(scenario, overrides, {"data.test_days": "--days"})
         users: Any = loaded.users
         learned = users.response if isinstance(users, Logged) else users
         if not isinstance(learned, Learned):
@@ -240,10 +241,9 @@ def evaluate(scenario: Path, seed: int | None, out: Path | None, days: int | Non
         with tempfile.TemporaryDirectory() as folder, board(quiet=False) as progress:
             learned.fit(source, loaded.seed, Path(folder), progress)
             found = hold(Response.load(Path(folder) / MODEL), source, loaded.seed)
-    _print_evaluation(found)
-    if out is not None:
-        write_text(out, json.dumps(found.to_json(), indent=1) + "\n")
-        say(out)
+        _print_evaluation(found)
+        if out is not None:
+            say(write_text(out, json_text(encode(found))))
 
 
 def _print_evaluation(found: ResponseEvaluation) -> None:

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from simulator.cli.failure import failures
-from simulator.cli.options import COUNT, FILE, FOLDER, SOURCE, goes_on
+from simulator.cli.options import COUNT, FILE, FOLDER, RESAMPLES, SOURCE, goes_on
 from simulator.cli.say import say
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     help="Last days of the history: the offline side.",
 )
 @click.option(
-    "--resamples", default=1000, type=COUNT, show_default=True, help="Of users, on both sides."
+    "--resamples", default=1000, type=RESAMPLES, show_default=True, help="Of users, on both sides."
 )
 @click.option(
     "--launches",

@@ -99,7 +99,8 @@ def map_(
 
     with failures():
         overrides = {"seed": seed, "days": days, "engine.executor": executor}
-        loaded = Scenario.load(scenario, {**overrides, "design.control": control})
+        overrides["design.control"] = control
+        loaded = Scenario.load(scenario, overrides, {"design.control": "--control"})
         root = out or Path("runs") / "map" / file_name(loaded.name)
         with failures(goes_on(scenario, root, "runs")):
             with board(quiet=quiet) as progress:

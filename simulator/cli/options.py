@@ -15,6 +15,47 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 """A folder that is written."""
 COUNT = click.IntRange(1)
+SEED = click.IntRange(0, 2**64 - 1)
+RESAMPLES = click.IntRange(100, 1_000_000)
+"""Of a bootstrap: the ends of a 95% interval are the 2.5% of its samples on each side."""
+
+
+class Samples(click.IntRange):
+    """A number of samples: 0 for none, or enough of them to say anything."""
+
+    LEAST = 100
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        number: int = super().convert(value, param, ctx)
+        if 0 < number < self.LEAST:
+            self.fail(f"at least {self.LEAST}, or 0 for none; got {number}", param, ctx)
+        return number
+
+
+SAMPLES = Samples()
+
+
+class NamesParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """Names with commas between, each once: `click,watch`."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in value.split(","))
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if not all(names):
+            self.fail(f"names with commas between, as A,B; got {value!r}", param, ctx)
+        if twice is not None:
+            self.fail(f"{twice!r} is there twice; give each name once", param, ctx)
+        return names
+
+
+NAMES = NamesParam()
 
 
 TRACK = click.option(
@@ -90,6 +131,18 @@ def written(*left_out: str) -> dict[str, str]:
             f"--{name}" if option.is_flag else f"--{name} {shlex.quote(str(v))}" for v in values
         )
     return options
+
+
+def check_quiet(*, quiet: bool, out: Path | None) -> None:
+    """Refuse `--quiet` of a command that writes nothing without `--out`: it would say nothing.
+
+    Raises:
+        click.UsageError: quiet, and nothing is written.
+    """
+    if quiet and out is None:
+        raise click.UsageError(
+            "--quiet prints nothing but the path of the page, and without --out there is none"
+        )
 
 
 def goes_on(scenario: Path, folder: Path, kept: str) -> str:

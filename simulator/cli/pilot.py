@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +50,7 @@ def exploration(
     from simulator.offpolicy.jobs import ReplayOptions, Wanted, replay_log
     from simulator.offpolicy.settings import ReplayError
     from simulator.report import find
+    from simulator.report.stored import encode
 
     if wish.policy is None or wish.width is None:
         raise ReplayError(
@@ -73,7 +74,7 @@ def exploration(
         stored.n_items,
     )
     plans = pilot.plans(wish.width, traffic=wish.traffic)
-    found = {**asdict(pilot), "half_width": wish.width, "plans": [asdict(one) for one in plans]}
+    found = {**encode(pilot), "half_width": wish.width, "plans": encode(plans)}
     return _blocks(pilot, plans, wish.width, wish.reward), found
 
 

@@ -11,7 +11,7 @@ import click
 
 from policies.device import Device
 from simulator.cli.failure import failures
-from simulator.cli.options import FILE, FOLDER
+from simulator.cli.options import FILE, FOLDER, SEED
 from simulator.cli.plugin_checks import apart, chosen, list_plugins, parameters, tell_results
 from simulator.cli.say import say
 
@@ -55,7 +55,7 @@ def list_(as_json: bool) -> None:
 @click.option(
     "--only", multiple=True, metavar="CHECK", help="Run only these checks; may be repeated."
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the made-up logs.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the made-up logs.")
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import FOLDER, SOURCE
+from simulator.cli.options import FOLDER, NAMES, SAMPLES, SEED, SOURCE
 from simulator.cli.say import say
 
 
@@ -15,22 +15,29 @@ from simulator.cli.say import say
 @click.argument("source", metavar="RUN", type=SOURCE)
 @click.option(
     "--reward",
+    type=NAMES,
+    metavar="A,B,...",
     default="click",
     show_default=True,
     help="click, watch (s) or other feedback in the log; A,B for several.",
 )
 @click.option(
     "--repetitions",
-    type=click.IntRange(0),
+    type=SAMPLES,
     default=2000,
     show_default=True,
     help="Re-randomised tests of the audit of a paired run; 0: none.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--out", type=FOLDER, help="Folder of the result; runs/pooled/<run> if left out.")
 @click.option("--quiet", is_flag=True, help="No progress bars, no table; only the path.")
 def pooled(
-    source: Path, reward: str, repetitions: int, seed: int, out: Path | None, quiet: bool
+    source: Path,
+    reward: tuple[str, ...],
+    repetitions: int,
+    seed: int,
+    out: Path | None,
+    quiet: bool,
 ) -> None:
     """Ask the saved policies of RUN what they would have shown in every request of both arms, and
     estimate the lift from the requests in which they differ: beside the split test, and beside the
@@ -54,7 +61,7 @@ def pooled(
             found = estimate(
                 log,
                 home,
-                rewards=[name.strip() for name in reward.split(",")],
+                rewards=reward,
                 repetitions=repetitions,
                 seed=seed,
                 progress=progress,

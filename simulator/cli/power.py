@@ -4,7 +4,6 @@ or figures given by hand.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import ALTERNATIVE, FILE, LEVEL, METRIC_FILE, SOURCE
+from simulator.cli.options import ALTERNATIVE, FILE, LEVEL, METRIC_FILE, SAMPLES, SOURCE
 from simulator.cli.say import say
 from simulator.page.blocks import Block, Cell, Heading, Table, Words, columns, plain
 from simulator.page.terminal import show
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
     from simulator.stats.power import Pilot
     from simulator.stats.rule import Rule
     from simulator.stats.tests import Correction
-    from simulator.stats.units import UnitTable, UserDays
+    from simulator.stats.unit_table import UnitTable
+    from simulator.stats.user_days import UserDays
 
 
 CURVE = (0.2, 0.5, 0.8, 0.9, 0.99)
@@ -115,7 +115,7 @@ class Wish:
 )
 @click.option(
     "--simulate",
-    type=click.IntRange(0),
+    type=SAMPLES,
     default=0,
     help=(
         "Also simulate the power curve with so many samples a point: on the users of the source, or"
@@ -252,7 +252,7 @@ def power(
     abtest power users.csv --control A --lift 1% --ratio A=9 --ratio B=1
     """
     from simulator.cli.pilot import ExplorationWish, exploration
-    from simulator.log.files import write_text
+    from simulator.log.files import json_text, write_text
     from simulator.report import ReportError
     from simulator.report.user_table import weight
     from simulator.run.progress import board
@@ -270,7 +270,7 @@ def power(
                 shown, found = exploration(source, wanted, progress)
             show(shown)
             if out is not None:
-                say(write_text(out, json.dumps(found, indent=1) + "\n"))
+                say(write_text(out, json_text(found)))
         return
     roles = {name: options.pop(name) for name in ("successes", "guardrails", "directions")}
     metric_file, ratios = options.pop("metric_file"), options.pop("ratios")
@@ -298,7 +298,7 @@ def power(
         if picture is not None:
             say(write_text(picture, _picture(plans, methods)))
         if out is not None:
-            say(write_text(out, json.dumps(plans, indent=1, allow_nan=False) + "\n"))
+            say(write_text(out, json_text(plans)))
 
 
 def _only(of_replay: bool, explored: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import COUNT, FOLDER, SOURCE
+from simulator.cli.options import COUNT, FOLDER, NAMES, RESAMPLES, SEED, SOURCE
 from simulator.cli.say import say
 
 
@@ -29,11 +29,14 @@ from simulator.cli.say import say
 )
 @click.option(
     "--estimators",
+    type=NAMES,
     metavar="A,B,...",
     help="Only these estimators, in this order; all that are right for the log if left out.",
 )
 @click.option(
     "--reward",
+    type=NAMES,
+    metavar="A,B,...",
     default="click",
     show_default=True,
     help="click, watch (s) or other feedback in the log; A,B for several.",
@@ -89,9 +92,11 @@ from simulator.cli.say import say
     help="Column of the catalogue (tag, author) by which mips and lips tell items apart.",
 )
 @click.option(
-    "--resamples", default=1000, type=COUNT, show_default=True, help="Of the bootstrap by user."
+    "--resamples", default=1000, type=RESAMPLES, show_default=True, help="Of the bootstrap by user."
 )
-@click.option("--seed", default=0, show_default=True, help="Of fits, folds and resamples.")
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Of fits, folds and resamples."
+)
 @click.option("--out", type=FOLDER, help="Folder of the result; runs/replay/<source> if left out.")
 @click.option(
     "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
@@ -129,9 +134,7 @@ def replay(
 
         cut = dict(asked)
         resamples, rewards, estimators = map(cut.pop, ("resamples", "reward", "estimators"))
-        chosen: dict[str, list[str]] = {"rewards": _listed(rewards)}
-        if estimators:
-            chosen["estimators"] = _listed(estimators)
+        chosen = {"rewards": rewards, **({"estimators": estimators} if estimators else {})}
         with board(quiet=quiet) as progress:
             results = sources.replay(
                 source,
@@ -146,8 +149,3 @@ def replay(
         if not quiet:
             show(document(results))
         say(page)
-
-
-def _listed(names: str) -> list[str]:
-    """The names of an option like A,B."""
-    return [name.strip() for name in names.split(",")]

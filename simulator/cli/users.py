@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import FILE
+from simulator.cli.options import FILE, SEED
 from simulator.cli.plugin_checks import apart, chosen, list_plugins, parameters, tell_results
 from simulator.cli.say import say
 
@@ -56,7 +56,7 @@ def list_(as_json: bool) -> None:
 @click.option(
     "--only", multiple=True, metavar="CHECK", help="Run only these checks; may be repeated."
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of the world.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the world.")
 @click.option(
     "--scenario",
     type=FILE,

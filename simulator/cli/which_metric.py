@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import FOLDER, SOURCE
+from simulator.cli.options import FOLDER, SOURCE, check_quiet
 from simulator.cli.say import say
 
 
@@ -65,6 +65,7 @@ def sensitivity(
     from simulator.report.errors import ReportError
     from simulator.run.progress import board
 
+    check_quiet(quiet=quiet, out=out)
     with failures():
         both = sorted(set(better) & set(worse))
         if both:

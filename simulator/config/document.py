@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 from pydantic_core import PydanticCustomError
 
+from policies.rules import rule_of
 from policies.similar import suggest
 
 Keys = tuple[str | int, ...]
@@ -348,9 +349,7 @@ def complaint(
         return f"{document.where(path)}: no such key {shown(path[-1])}; {near_miss}"
     if issue["type"] == "missing":
         return f"{document.where(path)}: this key must be given"
-    rule = str(issue["msg"]).removeprefix("Value error, ")
-    if issue["type"] == "model_type":  # pydantic's own words name a class
-        rule = "must be a mapping of keys to values"
+    rule = rule_of(issue)
     quotes = ""
     if issue["type"] == "string_type" and isinstance(issue["input"], (int, float)):
         quotes = "; write it in quotes"

@@ -9,7 +9,6 @@ text, in which a quote is a character like any other.
 from __future__ import annotations
 
 import csv
-import difflib
 import gzip
 import io
 import re
@@ -26,6 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 
 from policies.base import IntArray
+from policies.similar import similar
 from simulator.log.files import looked_up
 
 LAYOUT_ERRORS = (OSError, EOFError, zlib.error, UnicodeDecodeError)
@@ -231,9 +231,9 @@ def read_csv(
     names = header(path, delimiter)
     for name in columns:
         if name not in names:
-            close = difflib.get_close_matches(name, names, 1)
-            hint = f"; did {close[0]!r} mean it?" if close else f"; it has {', '.join(names)}"
-            raise DataError(f"{path}: line 1: no column {name!r}{hint}")
+            near = similar(name, names)
+            hint = f"it has {', '.join(names)}" if near is None else f"did {near!r} mean it?"
+            raise DataError(f"{path}: line 1: no column {name!r}; {hint}")
     if delimiter == "," and _needs_care(path):
         fault = _first_fault(path, names, columns, delimiter)
         if fault is not None:

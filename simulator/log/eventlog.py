@@ -436,7 +436,8 @@ def _what_is_wrong(part: Path, error: Exception) -> str:
         rule = f"it must be a file that you may read: {FORMS}"
         return f"cannot be read: {os.strerror(error.errno)}; {rule}"
     if is_parquet:
-        return f"not a readable Parquet file: {error}; put back a whole copy, or write it again"
+        why = str(error).rstrip(".")
+        return f"not a readable Parquet file: {why}; put back a whole copy, or write it again"
     advice = "a table of users (csv, tsv) is read by `abtest report`"
     return f"not a readable Parquet file: it does not begin as one; {FORMS}; {advice}"
 

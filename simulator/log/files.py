@@ -152,6 +152,15 @@ def write_texts(folder: Path, texts: Mapping[str, str]) -> None:
         write_text(folder / name, text)
 
 
+def json_text(value: Any) -> str:
+    """Plain JSON values as indented JSON, without NaN and infinite numbers.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    return json.dumps(value, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
 def csv_text(rows: Iterable[Sequence[Any]]) -> str:
     """Rows as CSV (RFC 4180), the heads among them; None is empty."""
     text = io.StringIO(newline="")

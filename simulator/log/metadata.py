@@ -14,6 +14,7 @@ from annotated_types import Ge, Le, Len
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from policies.base import IntArray
+from policies.rules import rule_of
 from simulator.designs.base import Design, DesignError
 from simulator.designs.fits import MOST, FitsSpec
 from simulator.designs.registry import DesignSpec
@@ -305,7 +306,7 @@ def _complaint(error: ValidationError) -> str:
     first = error.errors()[0]
     part = {"_Scenario": "scenario.", "_Notes": "notes."}.get(error.title, "")
     path = ".".join(str(key) for key in first["loc"])
-    rule = first["msg"].replace("Input should be", "must be")
+    rule = rule_of(first)
     if first["type"] == "missing":
         return f"metadata.{part}{path} is missing"
     return f"metadata.{part}{path} {rule}; got {_short(first['input'])}"

@@ -446,21 +446,21 @@ def metric(name: str) -> Metric:
             bottom.numerator,
             better,
         )
+    every = (
+        f"there are {list(METRICS)}, hit_rate@k, ndcg@k and a/b for two of them, and of the supply"
+        f" side {list(SUPPLY_METRICS)}"
+    )
     raise MetricError(
-        f"no metric {name!r}{_near(name)}; there are {list(METRICS)}, hit_rate@k, ndcg@k and a/b"
-        f" for two of them, and of the supply side {list(SUPPLY_METRICS)}"
+        f"no metric {name!r}; {suggest(name, [*METRICS, *SUPPLY_METRICS, *_AT_K], every)}"
     )
 
 
 def _sum(name: str, part: str) -> Metric:
     if part not in METRICS or METRICS[part].denominator is not None:
-        raise MetricError(f"metric {name!r}: {part!r} is not a metric that is a sum{_near(part)}")
+        sums = [one for one, metric in METRICS.items() if metric.denominator is None]
+        rule = f"{part!r} is not a metric that is a sum"
+        raise MetricError(f"metric {name!r}: {rule}; {suggest(part, sums, f'there are {sums}')}")
     return METRICS[part]
-
-
-def _near(name: str) -> str:
-    near = suggest(name, [*METRICS, *SUPPLY_METRICS, *_AT_K])
-    return f"; {near}" if near else ""
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ scatter figure as a file of its own. Every number comes from the content.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from markupsafe import Markup
 
-from simulator.log.files import write_texts
 from simulator.offpolicy.fidelity import Agreement, FidelityResult, OnlinePolicy
+from simulator.page import saved
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -27,8 +26,6 @@ from simulator.page.blocks import (
     plain,
 )
 from simulator.page.figures import Spot, Whiskers, picture, scatter
-from simulator.page.html import page
-from simulator.page.markdown import markdown
 from simulator.page.words import (
     between,
     interval,
@@ -248,14 +245,8 @@ def _figures(content: FidelityResult) -> Table:
 
 
 def save(content: FidelityResult, folder: Path) -> Path:
-    """Write fidelity.json, .md, .svg and .html, each by rename; returns the page."""
-    shown = document(content)
+    """Write fidelity.json, .md, .svg and .html; returns the page."""
     label = "offline figures against online lift"
-    texts = {
-        "fidelity.json": json.dumps(encode(content), indent=1, allow_nan=False) + "\n",
-        "fidelity.md": markdown(shown),
-        "fidelity.svg": picture(_scatters(content), COLUMNS, SIZE, label) + "\n",
-        "fidelity.html": page(shown),
-    }
-    write_texts(folder, texts)
-    return folder / "fidelity.html"
+    svg = picture(_scatters(content), COLUMNS, SIZE, label) + "\n"
+    shown = document(content)
+    return saved.save(folder, "fidelity", encode(content), shown, {"fidelity.svg": svg})

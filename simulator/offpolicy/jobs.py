@@ -13,13 +13,13 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 
 from policies.base import Catalogue, Fitting, IntArray, Policy, Progress, Sequences
 from policies.calls import Calls
 from policies.device import device
 from policies.registry import make
 from policies.time import DAY
+from simulator.config.document import ScenarioError, YamlDocument
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog, merge
 from simulator.log.metadata import FIT, HISTORY
@@ -69,27 +69,21 @@ class Wanted:
         `file.py:Class`.
 
         Raises:
-            ReplayError: parameters that are no YAML mapping.
+            ReplayError: parameters that are no YAML mapping, or one that is given twice.
         """
         found = re.fullmatch(r"(?P<name>.+?):(?P<params>\{.*|[A-Za-z_]\w*=.*)", text, re.DOTALL)
         if found is None:
             return cls(text, text)
         given = found["params"]
+        if not given.startswith("{"):
+            given = "{" + ", ".join(part.replace("=", ": ", 1) for part in given.split(",")) + "}"
         try:
-            if given.startswith("{"):
-                params = yaml.safe_load(given)
-            else:
-                params = {
-                    key: yaml.safe_load(value)
-                    for key, _, value in (part.partition("=") for part in given.split(","))
-                }
-        except yaml.YAMLError as error:
-            raise ReplayError(f"--policy {text!r}: its parameters are no YAML: {error}") from error
-        if not isinstance(params, dict):
+            params = YamlDocument.parse(given, "its parameters").values
+        except ScenarioError as error:
             raise ReplayError(
-                f"--policy {text!r}: its parameters must be a mapping, such as {{epsilon: 0.1}};"
-                f" got {params!r}"
-            )
+                f"--policy {text!r}: {error}; write them as key=value,key=value or as a mapping,"
+                " {epsilon: 0.1}"
+            ) from error
         return cls(text, found["name"], params)
 
 

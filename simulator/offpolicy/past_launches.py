@@ -35,7 +35,7 @@ from simulator.stats.launches import Calibrator, Estimated, Forecast, Launch, Re
 from simulator.stats.moments import Floats
 from simulator.stats.readings import UnreadableError, read_numbers
 from simulator.stats.rows import Rows, labels
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 WIDTH = 2 * 1.959963984540054
 """Standard errors between the ends of a 95% interval of a normal law."""

@@ -23,16 +23,20 @@ from simulator.stats.tests import t_test
 
 Level = Literal["life", "slate", "cascade", "place"]
 
-_LATER = "what an arm showed before changes nothing later"
+_LATER = "that what an arm showed before changes nothing later"
+_UNTESTED: dict[Level, str] = {
+    "cascade": "that an answer depends on the items above, not on those below",
+    "place": "that an answer depends on no other item of the slate",
+}
 
 LEVELS: dict[Level, str] = {
     "life": "nothing",
     "slate": _LATER,
-    "cascade": f"{_LATER}, and an answer depends on the items above, not on those below",
-    "place": f"{_LATER}, and an answer depends on no other item of the slate",
+    **{level: f"{_LATER}, and {also}" for level, also in _UNTESTED.items()},
 }
-"""What is assumed, the least first. What counts as one decision: all that a user was shown until
-the request's end, the request's slate, its items down to the place, or the item at the place.
+"""What is assumed, the least first; said after `assumes`. What counts as one decision: all that a
+user was shown until the request's end, the request's slate, its items down to the place, or the
+item at the place.
 """
 
 WHAT: dict[Level, str] = {
@@ -413,8 +417,8 @@ def _judge(
         )
     if alike < WORTH:
         poor.append(f"deciding alike gains nothing (variance ratio {alike:.2f})")
-    if level != "slate":
-        poor.append(f"assumes that {LEVELS[level]}")
+    if level in _UNTESTED:
+        poor.append(f"nothing here tests {_UNTESTED[level]}")
     word: Word = "trustworthy"
     if bad or poor:
         word = "unusable" if bad else "weak"

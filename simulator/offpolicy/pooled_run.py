@@ -12,7 +12,6 @@ import numpy as np
 
 from policies.base import Progress, silent
 from simulator.log.eventlog import EventLog
-from simulator.log.files import write_texts
 from simulator.offpolicy.pooled import (
     LEVELS,
     ArmSums,
@@ -27,6 +26,7 @@ from simulator.offpolicy.pooled import (
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.settings import ReplayError
 from simulator.offpolicy.target import PolicyTargets
+from simulator.page import saved
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -41,8 +41,6 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.page.html import page
-from simulator.page.markdown import markdown
 from simulator.page.words import interval, percent, probability, two, whole
 from simulator.run.context import Context, Job
 from simulator.scenario.model import Scenario
@@ -134,7 +132,9 @@ def _check(scenario: Scenario) -> None:
     """
     design = scenario.assignment
     why = None
-    if scenario.fits.number > 1:
+    if len(scenario.arms) < 2:
+        why = "has one arm, and a lift is over another"
+    elif scenario.fits.number > 1:
         why = f"fits.number is {scenario.fits.number}: users live with different models of an arm"
     elif scenario.serving.refit != "never":
         why = f"serving.refit is {scenario.serving.refit}: the policies change from day to day"
@@ -322,7 +322,7 @@ def _blocks(one: PooledComparison) -> Iterator[Block]:
         [
             (
                 lift.level,
-                f"assumes {LEVELS[lift.level]}. {'; '.join(lift.reasons)}".rstrip(". ") + ".",
+                "; ".join((f"assumes {LEVELS[lift.level]}", *lift.reasons)) + ".",
             )
             for lift in one.lifts
         ]
@@ -366,10 +366,5 @@ def _audits(audits: Sequence[PooledAudit]) -> Table:
 
 
 def save(title: str, found: Sequence[PooledComparison], folder: Path) -> Path:
-    """Write pooled.json, pooled.md and pooled.html, each by rename; returns the page."""
-    stored = json.dumps(as_json(found), indent=1, allow_nan=False) + "\n"
-    shown = document(title, found)
-    write_texts(
-        folder, {"pooled.json": stored, "pooled.md": markdown(shown), "pooled.html": page(shown)}
-    )
-    return folder / "pooled.html"
+    """Write pooled.json, pooled.md and pooled.html; returns the page."""
+    return saved.save(folder, "pooled", as_json(found), document(title, found))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from simulator.log.files import write_texts
 from simulator.offpolicy.choice import ChoiceCandidate, PolicyChoice
 from simulator.offpolicy.diagnostics import Weights
 from simulator.offpolicy.jobs import OwnLogTruth
@@ -19,6 +17,7 @@ from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.result import COVERED_OFTEN, ReplayResult, as_json, deviation
 from simulator.offpolicy.scores import Ordering
 from simulator.offpolicy.uncertainty import EstimateInterval
+from simulator.page import saved
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -49,10 +48,9 @@ from simulator.page.figures import (
     over_steps,
     strip,
 )
-from simulator.page.html import page
-from simulator.page.markdown import markdown
 from simulator.page.words import (
     between,
+    counted,
     interval,
     is_defined,
     number,
@@ -97,13 +95,9 @@ def document(results: Sequence[ReplayResult]) -> Document:
 
 
 def save(results: Sequence[ReplayResult], folder: Path) -> Path:
-    """Write replay.json, replay.md and replay.html, each by rename; returns the page."""
-    stored = json.dumps([as_json(result) for result in results], indent=1, allow_nan=False) + "\n"
-    shown = document(results)
-    write_texts(
-        folder, {"replay.json": stored, "replay.md": markdown(shown), "replay.html": page(shown)}
-    )
-    return folder / "replay.html"
+    """Write replay.json, replay.md and replay.html; returns the page."""
+    content = [as_json(result) for result in results]
+    return saved.save(folder, "replay", content, document(results))
 
 
 def _section(i: int, result: ReplayResult, bare: bool) -> Section:
@@ -268,7 +262,7 @@ def _policy(one: Evaluation, truth: OwnLogTruth | None) -> Iterator[Block]:
     yield _estimates(one.policy, estimates, truth, _scale(estimates, truth, one.logged.value))
     if refused:
         reasons = [("–", f"{row.estimator} ({row.paper}): {row.refused}.") for row in refused]
-        number_of = f"{len(refused)} estimator{'s' if len(refused) > 1 else ''}"
+        number_of = counted(len(refused), "estimator")
         yield Fold(f"{number_of} did not run", [Points(reasons)])
     yield Fold("Why: reasons, diagnostics, sensitivity", list(_why(one, estimates)))
 

@@ -101,6 +101,11 @@ def whole(n: float | None) -> str:
     return f"{n:,.0f}" if is_defined(n) else "n/a"
 
 
+def counted(n: int, noun: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{whole(n)} {noun}" if n == 1 else f"{whole(n)} {noun}s"
+
+
 def detects(mde: float | None) -> str:
     """The smallest detectable lift: `±0.42%`."""
     return f"±{percent(mde, 2, sign=False)}" if is_defined(mde) else "n/a"
@@ -111,11 +116,14 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
-def some_of(names: Sequence[str], most: int = 12) -> str:
+MOST_NAMES = 12
+
+
+def some_of(names: Sequence[str]) -> str:
     """The names that there are, for a message: `['a', 'b']`, of many the first and their number."""
-    if len(names) <= most:
+    if len(names) <= MOST_NAMES:
         return str(list(names))
-    return f"{list(names[:most])} and {len(names) - most:,} more"
+    return f"{list(names[:MOST_NAMES])} and {len(names) - MOST_NAMES:,} more"
 
 
 def typeset(text: str) -> str:

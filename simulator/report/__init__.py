@@ -8,14 +8,14 @@ No measurement lives here: counts come from one pass over the log, figures with 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from policies.base import Progress, silent
 from simulator.log.eventlog import EventLog
-from simulator.log.files import looked_up, read_json, write_texts
+from simulator.log.files import looked_up, read_json
 from simulator.log.workspace import Workspace, sound_log
 from simulator.report.errors import ReportError
 
@@ -156,23 +156,23 @@ def load(source: Path) -> Content:
     gathered from the log there.
 
     Raises:
-        ReportError: nothing is there, or the file is no report of this schema.
+        ReportError: nothing is there, nothing to compare, or the file is no report of this
+            schema; the message names the path.
         LogError: something is there, but it is not an event log.
     """
     from simulator.report import notebook  # noqa: F401 (a notebook can show what is loaded)
     from simulator.report.content import SCHEMA_VERSION, Content
     from simulator.report.gather import gather
     from simulator.report.stored import decode
+    from simulator.stats.unit_table import TableError
 
     file = source / "report.json" if source.is_dir() else source
     if file.suffix != ".json" or not file.is_file():
         log, home = find(source)
-        return gather(
-            log,
-            arms=Workspace(home).declared_arms,
-            runtime=None,
-            progress=silent,
-        )
+        try:
+            return gather(log, arms=Workspace(home).declared_arms, runtime=None, progress=silent)
+        except (ReportError, TableError) as error:
+            raise ReportError(f"{source}: {error}") from error
     stored = read_json(file, "Rebuild it with `abtest report`")
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA_VERSION:
         raise ReportError(
@@ -184,6 +184,25 @@ def load(source: Path) -> Content:
         raise ReportError(
             f"{file}: not a report: {error}; rebuild it with `abtest report`"
         ) from error
+
+
+def check_distinct(sources: Sequence[Path]) -> None:
+    """Refuse a run that is named twice: by its folder, its log or its report.json.
+
+    Raises:
+        ReportError: one is; the message names both.
+    """
+    homes: dict[Path, Path] = {}
+    for source in sources:
+        place = source.resolve()
+        if place.name in ("log", "report.json"):
+            place = place.parent
+        if place in homes:
+            raise ReportError(
+                f"{source}: the same run as {homes[place]}, which agrees with itself; name each run"
+                " once"
+            )
+        homes[place] = source
 
 
 def find(source: Path) -> tuple[EventLog, Path]:
@@ -223,14 +242,9 @@ def runtime(folder: Path) -> dict[str, Any] | None:
 
 def save(content: Content, folder: Path) -> None:
     """Write a gathered report as JSON, Markdown and HTML into `folder`."""
-    from simulator.page.html import page
-    from simulator.page.markdown import markdown
+    from simulator.page import saved
     from simulator.report import notebook  # noqa: F401 (a notebook can show what is saved)
     from simulator.report.sections import document
-    from simulator.report.stored import as_json
+    from simulator.report.stored import encode
 
-    shown = document(content)
-    write_texts(
-        folder,
-        {"report.json": as_json(content), "report.md": markdown(shown), "report.html": page(shown)},
-    )
+    saved.save(folder, "report", encode(content), document(content))

@@ -23,7 +23,7 @@ from simulator.stats.allocation import (
 from simulator.stats.methods import FitTables
 from simulator.stats.power import EQUAL_ARMS, Arms
 from simulator.stats.replication import Dealing
-from simulator.stats.units import UserDays
+from simulator.stats.user_days import UserDays
 
 FIT, SIMULATE = "fit CPU seconds", "simulate CPU seconds"
 WORLD = ("users CPU seconds", "history CPU seconds")

@@ -13,7 +13,6 @@ import numpy as np
 
 from policies.base import Progress, silent
 from simulator.designs.registry import DESIGNS
-from simulator.log.files import write_texts
 from simulator.page import words
 from simulator.page.blocks import (
     Block,
@@ -29,12 +28,12 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.report import load
+from simulator.report import check_distinct, load
 from simulator.report.content import SCHEMA_VERSION, Across, Content, DecidedLift, Size, Users
 from simulator.report.errors import ReportError
 from simulator.report.sections.supply_side import catalogue_shown
 from simulator.report.sentences import compared, directions, method_line, needed
-from simulator.report.stored import as_json
+from simulator.report.stored import encode
 from simulator.report.worlds import across, across_methods, across_supply
 from simulator.stats.pooling import fixed_effect
 
@@ -127,12 +126,12 @@ def read(paths: Sequence[Path], progress: Progress = silent) -> Compared:
         ReportError: fewer than two, one twice, or no report there.
         LogError: something is there, but it is not an event log.
     """
-    places = [path.resolve() for path in paths]
-    if len(set(places)) < 2 or len(set(places)) < len(places):
+    check_distinct(paths)
+    if len(paths) < 2:
         raise ReportError(
-            "a comparison needs at least two different runs; got"
-            f" {', '.join(map(str, paths)) or 'none'}"
+            f"a comparison needs at least two runs; got {', '.join(map(str, paths)) or 'none'}"
         )
+    places = [path.resolve() for path in paths]
     contents: dict[str, Content] = {}
     for i, (name, path) in enumerate(zip(_names(places), paths, strict=True)):
         progress("read the runs", i, len(paths), {})
@@ -184,22 +183,10 @@ def compare(contents: Mapping[str, Content]) -> Compared:
 
 
 def save(content: Compared, folder: Path) -> Path:
-    """Write compare.json, compare.md and compare.html into `folder`, each by temporary name and
-    rename; returns the page.
-    """
-    from simulator.page.html import page
-    from simulator.page.markdown import markdown
+    """Write compare.json, compare.md and compare.html; returns the page."""
+    from simulator.page import saved
 
-    shown = document(content)
-    write_texts(
-        folder,
-        {
-            "compare.json": as_json(content),
-            "compare.md": markdown(shown),
-            "compare.html": page(shown),
-        },
-    )
-    return folder / "compare.html"
+    return saved.save(folder, "compare", encode(content), document(content))
 
 
 def document(content: Compared) -> Document:

@@ -22,7 +22,7 @@ from simulator.page.words import (
     title,
     whole,
 )
-from simulator.report.comparison import Compared, DesignUsers
+from simulator.report.comparison import AcrossRuns, Compared, DesignUsers
 from simulator.report.content import Across, Content
 from simulator.report.drawn import flips
 from simulator.report.sections import first_screen
@@ -266,8 +266,11 @@ def _comparison(content: Compared) -> Iterator[Block]:
 def _by_run(
     rows: Sequence[Across], names: Sequence[str], title_of_all: str, *, caption: bool = False
 ) -> Table:
-    """The lift of each arm and metric in each run, and whether the runs agree."""
+    """The lift of each arm and metric in each run and, of repeats, in all of them together; and
+    whether the runs agree.
+    """
     tones = {"same sign": "good", "opposite": "bad"}
+    is_pooled = any(isinstance(row, AcrossRuns) and row.pooled is not None for row in rows)
     lines = []
     for row in rows:
         cells = (row.lifts.get(name) for name in names)
@@ -276,8 +279,13 @@ def _by_run(
             for cell in cells
         ]
         agreement = Cell(AGREEMENTS[row.agree], kind=tones.get(row.agree, "open"))
-        lines.append((plain(row.arm), plain(title(row.metric)), *lifts, agreement))
-    numbered = (Column(f"[{i}]", number=True) for i in range(1, len(names) + 1))
+        together = []
+        if is_pooled and isinstance(row, AcrossRuns):
+            together = [Cell(percent(row.pooled)), plain(interval(row.low, row.high))]
+        lines.append((plain(row.arm), plain(title(row.metric)), *lifts, *together, agreement))
+    heads = [f"[{i}]" for i in range(1, len(names) + 1)]
+    heads += ["pooled", "95% interval"] if is_pooled else []
+    numbered = (Column(head, number=True) for head in heads)
     columns = [Column("arm"), Column("metric"), *numbered, Column("agreement")]
     return Table(title_of_all, columns, lines, caption=title_of_all if caption else "")
 

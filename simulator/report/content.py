@@ -32,7 +32,7 @@ from simulator.stats.segments import Interaction, Segment
 from simulator.stats.sensitivity import Influence
 from simulator.stats.sequential import Peeks
 from simulator.stats.supply import Level
-from simulator.stats.units import Unit, Use
+from simulator.stats.unit_table import Unit, Use
 from simulator.stats.verdict import FAMILY, Lift
 from simulator.stats.winners import Winner
 from simulator.stats.wrong import Wrong

@@ -22,7 +22,7 @@ from simulator.stats.moments import Floats
 from simulator.stats.priors import FittedPrior, Prior, fit
 from simulator.stats.readings import UnreadableError, read_numbers
 from simulator.stats.rows import Rows, labels
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 COLUMNS = ("metric", "lift", "se")
 """Of a table of earlier lifts: a fraction, and its standard error."""

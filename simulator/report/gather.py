@@ -68,7 +68,8 @@ from simulator.stats.priors import Prior
 from simulator.stats.replication import Components
 from simulator.stats.rule import Rule
 from simulator.stats.tests import level_of_one
-from simulator.stats.units import TableError, Unit, UnitTable, UserDays
+from simulator.stats.unit_table import TableError, Unit, UnitTable
+from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import FAMILIES, FAMILY, FAMILY_OF_ROLES, Lift, correction_in
 from simulator.stats.winners import Winner
 

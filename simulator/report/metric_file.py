@@ -15,7 +15,7 @@ from simulator.config.document import YamlDocument, complaint, dotted
 from simulator.config.section import ConfigSection
 from simulator.log.metrics import Declared
 from simulator.report.errors import ReportError
-from simulator.scenario.parts import MetricSpec, one_metric
+from simulator.scenario.parts import MetricSpec, metric_list, one_metric
 from simulator.stats.frames import Asked
 
 RATIO = "must be a column, or two of which it is the ratio of sums: NUMERATOR/DENOMINATOR"
@@ -40,12 +40,15 @@ class TableMetricSpec(MetricSpec):
 class MetricFile(ConfigSection):
     """The metrics of a table, in the order of print."""
 
-    metrics: tuple[
-        Annotated[
-            str | dict[str, Literal["higher", "lower"] | TableMetricSpec],
-            BeforeValidator(one_metric),
+    metrics: Annotated[
+        tuple[
+            Annotated[
+                str | dict[str, Literal["higher", "lower"] | TableMetricSpec],
+                BeforeValidator(one_metric),
+            ],
+            ...,
         ],
-        ...,
+        BeforeValidator(metric_list),
     ] = Field(min_length=1, description="names, or {name: lower}, or {name: {role: success, ...}}")
 
 

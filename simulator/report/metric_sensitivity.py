@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from policies.base import Progress, silent
-from simulator.log.files import write_texts
 from simulator.page import figures, words
 from simulator.page.blocks import (
     Block,
@@ -23,10 +22,10 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.page.words import listed, percent, title, two, whole
-from simulator.report import find
+from simulator.page.words import counted, listed, percent, title, two, whole
+from simulator.report import check_distinct, find
 from simulator.report.errors import ReportError
-from simulator.report.stored import as_json
+from simulator.report.stored import encode
 from simulator.stats import units
 from simulator.stats.learned_metric import (
     CRITICAL,
@@ -38,7 +37,8 @@ from simulator.stats.learned_metric import (
     Trial,
     judge,
 )
-from simulator.stats.units import UnitTable, UserDays
+from simulator.stats.unit_table import UnitTable
+from simulator.stats.user_days import UserDays
 
 FIRST = ("watch_time", "click")
 """The reference where no metric is a success: the first of these that the runs have."""
@@ -63,9 +63,10 @@ def sensitivity(
         progress: of reading and judging.
 
     Raises:
-        ReportError: runs of different arms or of a design without users as units.
+        ReportError: runs of different arms or of a design without users as units; a run twice.
         TableError: too few runs, or of no arm the outcome is known.
     """
+    check_distinct(paths)
     tables: dict[str, UnitTable] = {}
     control: str | None = None
     success: str | None = None
@@ -186,17 +187,17 @@ def in_words(judged: Judged) -> list[str]:
 def basis(judged: Judged) -> list[str]:
     """What the outcomes rest on, in sentences."""
     lines = []
+    reference = title(judged.reference).lower()
     for one in judged.known:
+        evidence = f"z {two(one.z)} of {reference} over {counted(one.trials, 'trial')}"
         if one.outcome == 0:
             lines.append(
-                f"{one.arm}: whether it is better is not known ({title(judged.reference).lower()}:"
-                f" z {two(one.z)} over {one.trials} trials), so its trials are not judged."
+                f"{one.arm}: whether it is better is not known ({evidence}), so its trials are not"
+                " judged."
             )
             continue
         way = "better" if one.outcome > 0 else "worse"
-        ground = "as declared"
-        if np.isfinite(one.z):
-            ground = f"z {two(one.z)} of {title(judged.reference).lower()} over {one.trials} trials"
+        ground = evidence if np.isfinite(one.z) else "as declared"
         lines.append(f"{one.arm}: taken for {way} ({ground}).")
     return lines
 
@@ -214,22 +215,10 @@ def _times(row: MetricSensitivity) -> str:
 
 
 def save(judged: Judged, folder: Path) -> Path:
-    """Write sensitivity.json, sensitivity.md and sensitivity.html into `folder`, each by temporary
-    name and rename; returns the page.
-    """
-    from simulator.page.html import page
-    from simulator.page.markdown import markdown
+    """Write sensitivity.json, sensitivity.md and sensitivity.html; returns the page."""
+    from simulator.page import saved
 
-    shown = document(judged)
-    write_texts(
-        folder,
-        {
-            "sensitivity.json": as_json(judged),
-            "sensitivity.md": markdown(shown),
-            "sensitivity.html": page(shown),
-        },
-    )
-    return folder / "sensitivity.html"
+    return saved.save(folder, "sensitivity", encode(judged), document(judged))
 
 
 def document(judged: Judged) -> Document:
@@ -345,10 +334,10 @@ def weights(judged: Judged) -> Table:
 def notes(judged: Judged) -> list[str]:
     """How to read the table."""
     return [
-        f"z: of the difference from the control, mean over {judged.trials} trials, in the direction"
-        " of the known outcome. right, wrong: share of trials that decide (two-sided, 5%) as the"
-        " outcome is, and against it. A/A: control users divided by a coin, share that decides: 5%"
-        " is promised. users: to decide four times in five.",
+        f"z: of the difference from the control, mean over {counted(judged.trials, 'trial')}, in"
+        " the direction of the known outcome. right, wrong: share of trials that decide (two-sided,"
+        " 5%) as the outcome is, and against it. A/A: control users divided by a coin, share that"
+        " decides: 5% is promised. users: to decide four times in five.",
         "learned: a weighted sum of all metrics (Jeunen & Ustimenko, KDD 2024); weights and outcome"
         " of a trial are those of the other runs.",
     ]

@@ -51,7 +51,7 @@ from simulator.stats.margins import Margins, answer_compared, planned
 from simulator.stats.moments import Moments
 from simulator.stats.power import Pilot, PowerError, users_needed
 from simulator.stats.priors import Prior
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 from simulator.stats.verdict import Lift, Uncorrected
 from simulator.stats.winners import PairMoments, best_of_arms
 

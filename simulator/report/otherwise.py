@@ -15,9 +15,9 @@ from simulator.report.content import Alternative
 from simulator.stats import contrasts, quantiles, resampling, segments, tests, verdict
 from simulator.stats.adjustment import post_stratified, winsorised
 from simulator.stats.choices import Choices
-from simulator.stats.intervals import METHODS, TITLES, Side, is_proportion, opened, two_sided
+from simulator.stats.intervals import METHODS, TITLES, Side, is_proportion
 from simulator.stats.moments import Floats, Moments, relative
-from simulator.stats.units import TableError, UnitTable, levels
+from simulator.stats.unit_table import TableError, UnitTable, levels
 
 RANKED = 200_000
 """Units up to which ranks are computed: sorting a million users for every metric takes longer than
@@ -134,13 +134,12 @@ class _Pair:
         """The other intervals of the lift; the t test, and so p, is the same, but for Newcombe's,
         which is of proportions only.
         """
-        level = two_sided(self.choices.level, self.side)
-        for name, method in METHODS.items():
+        for name in METHODS:
             if name == self.choices.interval or (name == "newcombe" and not is_proportion(m)):
                 continue
-            low, high = opened(method(m, level), self.side)
+            low, high = verdict.ends(m, name, self.choices.level, self.side)
             p = float(tests.score_test(m, self.side).p) if name == "newcombe" else None
-            yield self.by(TITLES[name], float(m.lift), float(low), float(high), p)
+            yield self.by(TITLES[name], float(m.lift), low, high, p)
 
     def ranks(self) -> Alternative:
         name = "Wilcoxon" if self.table.paired else "rank sum"
@@ -189,4 +188,6 @@ class _Pair:
             base, other, paired=paired, repetitions=n, seed=seed, level=level
         )
         lift = float(relative(base.mean(), other.mean())) if len(base) else math.nan
+        if low == high and lift != 0.0:  # each arm has one value: see `verdict.ends`
+            low = high = math.nan
         yield self.by("BCa bootstrap", lift, low, high, note=f"{n:,} samples{beside}")

@@ -18,7 +18,8 @@ from simulator.stats.efficiency import (
     sensitivity,
 )
 from simulator.stats.power import PowerError, pilot, users_needed
-from simulator.stats.units import UnitTable, UserDays
+from simulator.stats.unit_table import UnitTable
+from simulator.stats.user_days import UserDays
 
 PILOTS = 5_000
 """Users, the first ones, whose twins are re-assigned to compare designs."""

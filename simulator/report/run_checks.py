@@ -15,7 +15,7 @@ from simulator.calibration.targets import is_beyond
 from simulator.log.notices import Notice
 from simulator.report.content import Calibration, WorldMarginal
 from simulator.stats.checks import Check
-from simulator.stats.units import UserDays
+from simulator.stats.user_days import UserDays
 
 CALIBRATION = "calibration of the world"
 """Name of the calibration gate."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from simulator.stats.decision import Decision, Reason
     from simulator.stats.margins import Margin
     from simulator.stats.methods import MethodLift
-    from simulator.stats.units import Use
+    from simulator.stats.unit_table import Use
     from simulator.stats.verdict import Lift
 
 SIGNS: dict[str, str] = {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from simulator.report.content import Distribution
-from simulator.stats.units import UnitTable
+from simulator.stats.unit_table import UnitTable
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 

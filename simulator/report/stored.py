@@ -8,7 +8,6 @@ numbers: both are null there, and a null number is read as NaN.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import types
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from simulator.log.files import json_text
 from simulator.report.content import PairLift, WorldMarginal
 from simulator.stats.decision import Decision
 from simulator.stats.decision_audit import AuditedDecision
@@ -64,7 +64,7 @@ class StoredError(ValueError):
 
 def as_json(value: Any) -> str:
     """Indented JSON without NaN."""
-    return json.dumps(encode(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    return json_text(encode(value))
 
 
 def encode(value: Any) -> Any:

@@ -11,7 +11,7 @@ from simulator.report.sentences import verdict_sentence
 from simulator.stats.choices import Choices
 from simulator.stats.methods import MethodLift, further_method_lifts, unknown
 from simulator.stats.supply import Exposures, SupplySide, supply_side
-from simulator.stats.units import UserDays
+from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import FAMILIES, Lift, compared_further, in_families
 
 

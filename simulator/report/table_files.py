@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from simulator.log.files import HIDDEN, partitions
 from simulator.report.errors import ReportError
 from simulator.stats.rows import Rows, named, of_arrow, with_index
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 SUFFIXES = (".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 

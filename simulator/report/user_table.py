@@ -31,7 +31,7 @@ from simulator.stats.priors import Prior
 from simulator.stats.rows import Rows, as_rows
 from simulator.stats.series import are_series, read_series
 from simulator.stats.series import experiment as series_of_one
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.unit_table import TableError, UnitTable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from policies.base import Progress
+from policies.similar import suggest
 from simulator.log.files import write_text
 from simulator.page.blocks import (
     Block,
@@ -111,11 +111,7 @@ def chosen(
             continue
         name = names.get(model.lower())
         if name is None:
-            near = difflib.get_close_matches(model.lower(), names, n=1)
-            if near:
-                hint = f"did you mean {names[near[0]]!r}?"
-            else:
-                hint = f"there are {', '.join([*rows, *FAMILIES])}"
+            hint = suggest(model, names.values(), f"there are {', '.join([*rows, *FAMILIES])}")
             raise ReproduceError(f"--models {model}: nothing of that name; {hint}")
         if name in rows:
             asked_for[name] = rows[name]

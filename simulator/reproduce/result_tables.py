@@ -4,7 +4,6 @@ Markdown, JSON and Parquet. Nothing is run here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from simulator.log.files import staged, write_texts
+from simulator.log.files import staged
+from simulator.page import saved
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -25,8 +25,6 @@ from simulator.page.blocks import (
     numeric,
     plain,
 )
-from simulator.page.html import page
-from simulator.page.markdown import markdown
 from simulator.page.words import between, probability, score, signed_score, two
 from simulator.reproduce.experiment import Floats, Results
 from simulator.reproduce.published import ELSEWHERE
@@ -272,12 +270,7 @@ def write(
         for row in rows
     ]
     content = {"table": name, "protocol": {"name": protocol.name, **protocol.says}, "cells": cells}
-    texts = {
-        f"{stem}.json": json.dumps(content, indent=1, allow_nan=False) + "\n",
-        f"{stem}.md": markdown(shown),
-        f"{stem}.html": page(shown),
-    }
-    write_texts(out, texts)
+    saved.save(out, stem, content, shown)
     with staged(out / f"{stem}.parquet") as staging:
         pq.write_table(pa.Table.from_pylist(cells), staging)
-    return [out / file for file in (*texts, f"{stem}.parquet")]
+    return [out / f"{stem}.{kind}" for kind in ("json", "md", "html", "parquet")]

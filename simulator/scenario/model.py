@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from policies.rules import rule_of
 from simulator.config.document import (
     Keys,
     ScenarioError,
@@ -49,6 +50,7 @@ from simulator.scenario.parts import (
     MetricSpec,
     PolicySpec,
     Serving,
+    metric_list,
     one_metric,
 )
 from simulator.scenario.populations import (
@@ -109,11 +111,15 @@ class Scenario(ConfigSection):
     fits: Annotated[FitsSpec, BeforeValidator(as_section)] = Field(
         default=FitsSpec(), description="how often each method is trained; a number, or a section"
     )
-    metrics: tuple[
-        Annotated[
-            str | dict[str, Literal["higher", "lower"] | MetricSpec], BeforeValidator(one_metric)
+    metrics: Annotated[
+        tuple[
+            Annotated[
+                str | dict[str, Literal["higher", "lower"] | MetricSpec],
+                BeforeValidator(one_metric),
+            ],
+            ...,
         ],
-        ...,
+        BeforeValidator(metric_list),
     ] = Field(
         default=DEFAULT_METRICS,
         description=(
@@ -212,6 +218,11 @@ class Scenario(ConfigSection):
         return [name for name, world in self.worlds.items() if world.is_drawn]
 
     @property
+    def metric_names(self) -> list[str]:
+        """The metrics by name, in the order of print."""
+        return [one if isinstance(one, str) else next(iter(one)) for one in self.metrics]
+
+    @property
     def control(self) -> str:
         """Name of the control arm."""
         return self.design.control or next(iter(self.arms))
@@ -278,7 +289,12 @@ class Scenario(ConfigSection):
         return type(self).check(document)
 
     @classmethod
-    def load(cls, path: Path | str, overrides: Mapping[str, Any] | None = None) -> Scenario:
+    def load(
+        cls,
+        path: Path | str,
+        overrides: Mapping[str, Any] | None = None,
+        flags: Mapping[str, str] | None = None,
+    ) -> Scenario:
         """Read, override and check a scenario file. No plug-in is imported.
 
         Args:
@@ -286,6 +302,7 @@ class Scenario(ConfigSection):
                 from any folder.
             overrides: dotted keys and values from the command line, e.g.
                 `{"seed": 3, "engine.tick": 60.0}`; None values are skipped.
+            flags: what sets an override, by its key, where that is not `--` and the key.
 
         Raises:
             ScenarioError: all broken rules at once, one a line, each with file, line and key path,
@@ -295,7 +312,7 @@ class Scenario(ConfigSection):
         _read_parts(document)
         for key, value in (overrides or {}).items():
             if value is not None:
-                document.put(key.split("."), value, f"--{key}")
+                document.put(key.split("."), value, (flags or {}).get(key, f"--{key}"))
         return cls.check(document)
 
     @classmethod
@@ -535,7 +552,7 @@ def _design_broken(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
 
 def _unfit_analyses(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
     """Analyses of metrics that the design or the fits of the scenario do not allow."""
-    names = [one if isinstance(one, str) else next(iter(one)) for one in scenario.metrics]
+    names = scenario.metric_names
     of_methods = scenario.fits.number > 1 and scenario.decision.on != "models"
     for i, (name, entry) in enumerate(zip(names, scenario.metrics, strict=True)):
         what = entry[name] if isinstance(entry, dict) else None
@@ -573,7 +590,7 @@ def _draw_broken(scenario: Scenario, name: str, world: WorldSpec) -> Iterator[tu
         for issue in error.errors():
             where = dotted(issue["loc"])
             keys = [key for key in world.changes if key.endswith(f".{where}")]
-            rule = str(issue["msg"]).removeprefix("Value error, ")
+            rule = rule_of(issue)
             yield (*here, "changes", *keys[:1]), f"{where}: {rule}; got {shown(issue.get('input'))}"
     except ValueError as error:
         yield (*here, "changes"), str(error)
@@ -594,9 +611,9 @@ def _names_clash(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
         ("serving", "channels", i): one.name for i, one in enumerate(scenario.serving.channels)
     }
     yield from _alike(channels, own_channel)
-    metrics: dict[Keys, str] = {}
-    for i, metric in enumerate(scenario.metrics):
-        metrics["metrics", i] = metric if isinstance(metric, str) else next(iter(metric))
+    metrics: dict[Keys, str] = {
+        ("metrics", i): name for i, name in enumerate(scenario.metric_names)
+    }
     yield from _alike(metrics, {})
     for world in scenario.worlds:
         name = _within(scenario.name, world)

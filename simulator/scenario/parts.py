@@ -86,6 +86,13 @@ def _margin(value: Any) -> Any:
     return value
 
 
+def metric_list(value: Any) -> Any:
+    """The entries of `metrics`: a mapping of them is what people write first."""
+    if isinstance(value, Mapping):
+        raise ValueError("must be a list, a metric a line: `- click: {role: success}`")
+    return value
+
+
 def one_metric(value: Any) -> Any:
     """An entry of `metrics`, before its type is looked at: one complaint, and not one for each type
     that it might have had.

@@ -5,7 +5,6 @@ sets.
 from __future__ import annotations
 
 import codecs
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
@@ -13,6 +12,8 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from policies.similar import suggest
+from simulator.config.document import near
 from simulator.config.section import ConfigSection
 from simulator.log.kinds import FEEDBACK
 
@@ -83,9 +84,7 @@ Column = Annotated[ColumnSpec, BeforeValidator(_as_column)]
 def _roles(columns: Mapping[str, ColumnSpec]) -> Mapping[str, ColumnSpec]:
     for role in columns:
         if role not in ROLES:
-            close = difflib.get_close_matches(role, ROLES, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(ROLES)}"
-            raise ValueError(f"a column of interactions cannot be {role!r}; {hint}")
+            raise ValueError(f"a column of interactions cannot be {role!r}; {near(role, ROLES)}")
     return columns
 
 
@@ -96,11 +95,9 @@ def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (KeyError, ValueError, OSError) as error:
-        close = difflib.get_close_matches(name, sorted(available_timezones()), 1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"no time zone of the IANA data base, as Asia/Shanghai is{hint}"
-        ) from error
+        example = "Asia/Shanghai is one"
+        hint = suggest(name, sorted(available_timezones()), example)
+        raise ValueError(f"no time zone of the IANA data base; {hint}") from error
     return name
 
 
@@ -316,9 +313,7 @@ def spelled_out(values: Any) -> Any:
         return values
     name = values["format"]
     if name not in READY:
-        close = difflib.get_close_matches(str(name), READY, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(READY)}"
-        raise ValueError(f"format {name!r} is not known; {hint}")
+        raise ValueError(f"format {name!r} is not known; {near(str(name), READY)}")
     own = {key: value for key, value in values.items() if key != "format"}
     columns = own.get("columns")
     merged = {**READY[name], **own}

@@ -10,8 +10,9 @@ from dataclasses import replace
 import numpy as np
 
 from simulator.stats import moments
+from simulator.stats.clustering import first_rows
 from simulator.stats.moments import Floats, Moments, Sample
-from simulator.stats.units import Details, TableError, UnitTable, first_rows, levels
+from simulator.stats.unit_table import Details, TableError, UnitTable, levels
 
 MISSING = " (missing)"
 """Ends the name of the column that says of which units a pre-period column has no value."""
@@ -103,19 +104,14 @@ def imputed(values: Floats) -> tuple[Floats, Floats]:
     return np.where(missing, values[~missing].mean(), values), missing.astype(np.float64)
 
 
-def winsorised(
-    table: UnitTable, share: float = 0.001, metrics: Iterable[str] | None = None
-) -> UnitTable:
-    """The table with the largest `share` of the values of each mean metric cut down to the value
-    that bounds them.
-
-    As `UnitTable.winsorised`. It changes what is estimated: the report says so where it is used.
+def winsorised(table: UnitTable, share: float) -> UnitTable:
+    """`UnitTable.winsorised` of every mean metric alike. It changes what is estimated: the report
+    says so where it is used.
 
     Raises:
         TableError: `share` outside [0, 0.5).
     """
-    chosen = table.numerators if metrics is None else metrics
-    return table.winsorised(dict.fromkeys(chosen, share))
+    return table.winsorised(dict.fromkeys(table.numerators, share))
 
 
 def post_stratified(

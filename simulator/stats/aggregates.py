@@ -18,7 +18,7 @@ from simulator.stats import sequential
 from simulator.stats.moments import Floats, Moments, Sample, paired_moments, ratio, split_moments
 from simulator.stats.sequential import Peeks
 from simulator.stats.spending import ALPHA
-from simulator.stats.units import TableError, Use
+from simulator.stats.unit_table import TableError, Use
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]

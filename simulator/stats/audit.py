@@ -42,11 +42,15 @@ from simulator.stats.looking import Looking, looking
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import ROOM, Outcomes, Rate, draws, outcomes
 from simulator.stats.rule import STANDARD, OneTest, Rule
-from simulator.stats.units import TableError, UserDays
+from simulator.stats.unit_table import TableError
+from simulator.stats.user_days import UserDays
 from simulator.stats.wrong import Wrong, wrong_analyses
 
 MOST = 2000
 """Users of the run that samples are drawn from; more cost time and show nothing new."""
+
+LEAST_USERS = 20
+"""Of fewer users most samples hold each several times, and every test seems to hold."""
 
 DECISION = "decision"
 """The name of the decision among the analyses."""
@@ -296,8 +300,10 @@ def audit(
         progress: called as ("audit", "methods" or "decisions", samples done, samples, {}).
 
     Raises:
-        TableError: the run is not paired, has no data, or there is no such analysis.
+        TableError: the run is not paired, has one arm, too few users or no data, or there is no
+            such analysis.
     """
+    _check_size(days, control)
     every = ANALYSES + (resampled(resamples) if resamples else ())
     every += predicted(predictions) if predictions else ()
     counted = tuple(a for a in every if is_asked(a.name, analyses))
@@ -398,6 +404,23 @@ def audit(
     found = tuple(rows), tuple(planted), wrong, looks, methods, decided, without_methods
     said = {why: names for why, names in left_out.items() if names and counted}
     return Audit(control, repetitions, days.n_users, *found, said, rule)
+
+
+def _check_size(days: UserDays, control: str) -> None:
+    """Refuse a run of which nothing can be audited.
+
+    Raises:
+        TableError: one arm, or fewer than LEAST_USERS users.
+    """
+    if not any(arm != control for arm in days.arms):
+        raise TableError(
+            f"an audit compares arms with the control {control!r}; this run has no other arm"
+        )
+    if days.n_users < LEAST_USERS:
+        raise TableError(
+            f"an audit draws samples of a run's users, and takes {LEAST_USERS} of them or more;"
+            f" this run has {days.n_users}"
+        )
 
 
 PLANTS = ("paired t, Fieller", "Welch t, Fieller")

@@ -17,7 +17,8 @@ from simulator.stats.adjustment import pre_periods
 from simulator.stats.contrasts import TableMoments, values
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
-from simulator.stats.units import TableError, UnitTable, UserDays
+from simulator.stats.unit_table import TableError, UnitTable
+from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import Lift
 
 Status = Literal["green", "amber", "red"]
@@ -71,7 +72,7 @@ def checks(
     else:
         table, past = source, pre_periods(source)
     ratio, before = sample_ratio(table, intended(table.arms, shares)), balance(table, control)
-    events, influence = rare_events(table, control), outliers(table, control, rows, past)
+    events, influence = rare_events(table), outliers(table, control, rows, past)
     if not isinstance(source, UserDays):
         segmented = table.assigned is not None and table.groups
         groups = [segment_balance(table)] if segmented else []
@@ -194,12 +195,16 @@ def _ratio_meaning(p: float) -> str:
     return "the arms' sizes are unlikely but possible: look for users lost in one arm"
 
 
-def sequential_sample_ratio(days: UserDays, prior: float = 100.0) -> Check:
+CONCENTRATION = 100.0
+"""Of the Dirichlet mixture around the intended shares, in users."""
+
+
+def sequential_sample_ratio(days: UserDays) -> Check:
     """The sample ratio of *new* users, day by day, valid whenever one looks.
 
     The Bayes factor of a Dirichlet mixture around the intended shares against the shares themselves
     is a martingale; p is the inverse of its maximum so far (Lindon & Malek, "Anytime-valid
-    inference for multinomial count data", NeurIPS 2022). `prior`: concentration.
+    inference for multinomial count data", NeurIPS 2022).
     """
     name = "sample ratio by day"
     if days.assigned is None or "impressions" not in days.terms:
@@ -208,15 +213,15 @@ def sequential_sample_ratio(days: UserDays, prior: float = 100.0) -> Check:
     active = days.terms["impressions"] > 0
     first = np.where(active.any(axis=2), active.argmax(axis=2), days.days)
     new = np.array([np.bincount(first[a], minlength=days.days + 1)[: days.days] for a in range(k)])
-    return sample_ratio_of_new(new, np.full(k, 1.0 / k), prior)
+    return sample_ratio_of_new(new, np.full(k, 1.0 / k))
 
 
-def sample_ratio_of_new(new: Floats, shares: Floats, prior: float = 100.0) -> Check:
+def sample_ratio_of_new(new: Floats, shares: Floats) -> Check:
     """`sequential_sample_ratio` of users who are new on each day `[k, days]`, of which `shares`
     `[k]` were meant for each arm.
     """
     name = "sample ratio by day"
-    factors = log_bayes_factor(np.cumsum(new, axis=1), prior, shares)
+    factors = log_bayes_factor(np.cumsum(new, axis=1), CONCENTRATION, shares)
     p = 1.0 / max(1.0, float(exp(np.max(factors))))
     value = f"new users by day, always-valid p = {p:.3g}"
     meaning = "arrivals left the intended ratio on some day"
@@ -313,7 +318,7 @@ def segment_balance(table: UnitTable) -> Check:
     )
 
 
-def rare_events(table: UnitTable, control: str) -> Check:
+def rare_events(table: UnitTable) -> Check:
     """Metrics with too few users with events for a t test to be taken on trust."""
     few = []
     for metric in table.numerators:

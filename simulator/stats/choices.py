@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from simulator.stats.intervals import METHODS, Method
 from simulator.stats.rule import STANDARD, Alternative, Rule
 from simulator.stats.tests import CORRECTIONS, Correction
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 MOST_RESAMPLES = 1_000_000
 """A p-value of 1e-6 is the least that so many permutations can show; more take hours."""

@@ -14,7 +14,7 @@ from simulator.stats import moments, quantiles, quantities
 from simulator.stats.moments import Floats, Moments, Sample
 from simulator.stats.quantities import ArmFigure
 from simulator.stats.replication import Replicated
-from simulator.stats.units import TableError, Unit, UnitTable
+from simulator.stats.unit_table import TableError, Unit, UnitTable
 
 
 class Further(Protocol):
@@ -24,8 +24,9 @@ class Further(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, Metric]: ...
-    def unit(self, metric: str) -> Unit:
-        """The units of a metric."""
+    @property
+    def unit(self) -> Unit:
+        """What is drawn."""
 
     def moments(self, metric: str, control: str, arm: str) -> Moments | None:
         """A comparison on the models; None without data."""

@@ -38,7 +38,7 @@ from simulator.stats.margins import Margin, Margins
 from simulator.stats.replication import Components
 from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.tests import Correction, level_of_one
-from simulator.stats.units import UnitTable
+from simulator.stats.unit_table import UnitTable
 from simulator.stats.verdict import FAMILIES, POWER, Lift, correction_in, lifts, noncentrality
 
 

@@ -50,7 +50,8 @@ from simulator.stats.moments import Floats
 from simulator.stats.randomise import ROOM, Rate
 from simulator.stats.replication import Dealing
 from simulator.stats.rule import STANDARD, Rule
-from simulator.stats.units import UnitTable, UserDays
+from simulator.stats.unit_table import UnitTable
+from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import POWER, Lift, Uncorrected, in_families, noncentrality
 
 Truth = Literal["equal", "harmed", "better"]

@@ -11,7 +11,7 @@ import numpy as np
 from policies.products import matmul
 from simulator.stats.moments import Floats, linearised
 from simulator.stats.power import EQUAL_ARMS, PLANS, Arms, PlanName, PowerError, past_of
-from simulator.stats.units import UserDays
+from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import noncentrality
 
 DRAWS = 1000

@@ -17,7 +17,8 @@ from simulator.stats import moments, tests
 from simulator.stats.contrasts import compare
 from simulator.stats.power import MOST, Pilot, pilot, users_needed
 from simulator.stats.randomise import Rate
-from simulator.stats.units import TableError, UnitTable, UserDays
+from simulator.stats.unit_table import TableError, UnitTable
+from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import noncentrality
 
 MOST_SWITCHES = 500

@@ -29,7 +29,8 @@ from simulator.stats.moments import Floats, Moments
 from simulator.stats.randomise import ROOM, Rate
 from simulator.stats.replication import Dealing, Replicated
 from simulator.stats.rule import STANDARD, OneTest, Rule
-from simulator.stats.units import UnitTable, UserDays, mean_table
+from simulator.stats.unit_table import UnitTable, mean_table
+from simulator.stats.user_days import UserDays
 
 Indices = npt.NDArray[np.int64]
 DEALINGS: tuple[Dealing, ...] = ("divided", "crossed")

@@ -24,6 +24,7 @@ from simulator.log.metrics import (
     direction_of,
 )
 from simulator.stats.adjustment import MISSING, imputed, users_so_far
+from simulator.stats.clustering import clustered
 from simulator.stats.quantities import Quantity
 from simulator.stats.readings import (
     ColumnReading,
@@ -36,16 +37,7 @@ from simulator.stats.readings import (
     read_numbers,
 )
 from simulator.stats.rows import BLANK, UNNAMED, Ids, Labels, Rows, as_rows, ids, labels
-from simulator.stats.units import (
-    Details,
-    Role,
-    TableError,
-    UnitTable,
-    Use,
-    clustered,
-    keys_of,
-    levels,
-)
+from simulator.stats.unit_table import Details, Role, TableError, UnitTable, Use, keys_of, levels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -273,6 +265,11 @@ def _sheet(
     )
 
 
+def named_as_other(column: str, role: str, own: str) -> str:
+    """What is wrong where a column is named as a `role`, and is that of `own`."""
+    return f"column {column!r} is named as a {role}, and is the column of {own}; name another one"
+
+
 def asked_columns(metrics: Columns | Iterable[str]) -> dict[str, Asked]:
     """Metrics by name, their columns by name, too (a label of pandas may be a number)."""
     if not isinstance(metrics, Mapping):
@@ -339,7 +336,7 @@ class _Sheet:
             if name in self.fixed and (name in self.rows.columns or name in self.rows.labels):
                 self.uses[name] = Use(name, self.fixed[name])
         named = [column for spec in (self.asked or {}).values() for column in _columns_of(spec)]
-        self._no_outcome_twice(named)
+        self._no_role_twice(named)
         for column in named:
             self._take(column, "metric")
         for column in (*(self.pasts or ()), *self.declared_pasts):
@@ -364,20 +361,24 @@ class _Sheet:
             self._no_strange_pasts(self.asked)
         self.pasts = list(dict.fromkeys((*self.pasts, *self.declared_pasts)))
 
-    def _no_outcome_twice(self, outcomes: Iterable[str]) -> None:
-        """Refuse to condition on an outcome.
+    def _no_role_twice(self, outcomes: Iterable[str]) -> None:
+        """Refuse to condition on an outcome, and to take who and where for anything else.
 
         Raises:
-            TableError: a column was named as a metric and as a covariate or segment.
+            TableError: a column was named as a metric and as a covariate or segment; or as one of
+                these, and is that of users, arms or days.
         """
         known_before = {
             "covariate": (*(self.pasts or ()), *self.declared_pasts),
             "segment": self.segments or (),
             "predictor": self.predictors,
         }
-        for role, columns in known_before.items():
+        for role, columns in {"metric": outcomes, **known_before}.items():
             for column in columns:
-                if column in outcomes:
+                own = self.fixed.get(column)
+                if own in ("user", "arm", "day"):
+                    raise TableError(named_as_other(column, role, f"{own}s"))
+                if role != "metric" and column in outcomes:
                     raise TableError(
                         f"column {column!r} is named as a metric and as a {role}: what the arms may"
                         f" change is no {role}, which must be known before the test; name it as one"
@@ -645,7 +646,7 @@ class _Sheet:
             blank = not cell.is_valid or (str(cell) == "nan" and not self.rows.text)
             raise TableError(
                 f"{self.rows.place(int(bad[0]))}: column {column!r}"
-                f" {'has no value' if blank else f'is {cell}'}; {len(bad):,} such values: fill"
+                f" {'has no value' if blank else f'is {cell}'}; such values: {len(bad):,}; fill"
                 " them (a user without events has 0) or drop them"
             )
         largest = float(np.abs(values[~np.isnan(values)]).max(initial=0.0))

@@ -4,6 +4,7 @@ those that are unbounded.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -236,7 +237,12 @@ def difference_by(m: Moments, method: Method, level: float = 0.95) -> Interval:
     return difference(m, level)
 
 
-METHODS = {"fieller": fieller, "log": log_delta, "delta": delta, "newcombe": newcombe}
+METHODS: dict[Method, Callable[[Moments, float], Interval]] = {
+    "fieller": fieller,
+    "log": log_delta,
+    "delta": delta,
+    "newcombe": newcombe,
+}
 """Relative-lift intervals by name; `fieller` is the default everywhere."""
 
 TITLES = {

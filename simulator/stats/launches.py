@@ -26,7 +26,7 @@ from typing import Literal
 import numpy as np
 
 from simulator.stats.moments import Floats
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 FEWEST = 5
 """Fewer launches say nothing of a slope and of a spread about it."""

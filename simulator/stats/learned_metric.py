@@ -30,7 +30,7 @@ from simulator.stats import moments, tests
 from simulator.stats.contrasts import compare, influences, values
 from simulator.stats.moments import Floats
 from simulator.stats.resampling import coins
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.unit_table import TableError, UnitTable
 
 CRITICAL = 1.959963984540054
 """|z| from which a two-sided test at 5% decides."""

@@ -9,7 +9,7 @@ import numpy as np
 from simulator.stats import moments, sequential, spending
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Outcomes, Rate, draws, outcomes
-from simulator.stats.units import UserDays
+from simulator.stats.user_days import UserDays
 
 RULES = ("always_valid", "obrien_fleming", "pocock")
 

@@ -26,7 +26,7 @@ from simulator.stats.contrasts import Further, TableMoments
 from simulator.stats.intervals import Side, quantile
 from simulator.stats.moments import Moments
 from simulator.stats.tests import adjust
-from simulator.stats.units import TableError, UnitTable
+from simulator.stats.unit_table import TableError, UnitTable
 
 Kind = Literal["guardrail", "equivalence"]
 Answer = Literal["safe", "harmed", "equivalent", "not shown", "no data"]

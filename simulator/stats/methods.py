@@ -28,7 +28,8 @@ from simulator.stats.replication import (
 )
 from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.tests import Correction
-from simulator.stats.units import Unit, UnitTable, UserDays
+from simulator.stats.unit_table import Unit, UnitTable
+from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import Lift, Uncorrected, in_families
 
 
@@ -143,7 +144,7 @@ def replicated_further(
             if (metric.role != "exploratory") != with_role or result is None:
                 continue
             if result.methods is not None and result.components is not None:
-                comparisons.append(Uncorrected(name, arm, further.unit(name), result.methods))
+                comparisons.append(Uncorrected(name, arm, further.unit, result.methods))
                 components.append(result.components)
     return comparisons, components
 

@@ -30,7 +30,7 @@ from simulator.stats.frames import Columns
 from simulator.stats.moment_tables import COUNTS, SLACK, Sheet
 from simulator.stats.moments import Floats
 from simulator.stats.rows import Rows
-from simulator.stats.units import TableError, Use
+from simulator.stats.unit_table import TableError, Use
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]

@@ -15,12 +15,20 @@ import numpy.typing as npt
 
 from simulator.log.metrics import Better, MetricRole, declarations, declared
 from simulator.stats.aggregates import Aggregates, CellMoments, shares_of
-from simulator.stats.frames import BEFORE, LARGEST, SMALLEST, Columns, asked_columns, metric_of
+from simulator.stats.frames import (
+    BEFORE,
+    LARGEST,
+    SMALLEST,
+    Columns,
+    asked_columns,
+    metric_of,
+    named_as_other,
+)
 from simulator.stats.moments import Floats
 from simulator.stats.quantities import Quantity
 from simulator.stats.readings import UnreadableError, read_numbers
 from simulator.stats.rows import BLANK, Rows, labels
-from simulator.stats.units import TableError, Use
+from simulator.stats.unit_table import TableError, Use
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -96,6 +104,8 @@ class Sheet(ABC):
     def _segments(self, groups: Iterable[str] | None, taken: set[str]) -> dict[str, Array]:
         found = {}
         for column in self.rows.columns if groups is None else groups:
+            if groups is not None and column in taken:
+                raise TableError(named_as_other(column, "segment", "arms, looks or numbers"))
             if column in taken or (groups is None and self._is_number(column)):
                 continue
             coded = labels(self.rows, column)

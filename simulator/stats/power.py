@@ -21,7 +21,7 @@ from simulator.stats.intervals import Side, quantile
 from simulator.stats.moments import Floats
 from simulator.stats.quadrature import legendre
 from simulator.stats.randomise import Outcomes, Pair, Rate, draws, paired_pair, split_pair
-from simulator.stats.units import UnitTable
+from simulator.stats.unit_table import UnitTable
 from simulator.stats.verdict import noncentrality
 
 PlanName = Literal["paired", "split", "cuped"]
@@ -404,14 +404,19 @@ def population(table: UnitTable, metric: str, control: str, treatment: str) -> O
     return _people(metric, treatment, own, other, past_of(table, metric, control, base))
 
 
-def imagined(p: Pilot, n: int = 2000, seed: int = 0) -> Outcomes:
-    """Users with exactly the moments of a pilot, for `simulate` where nobody is at hand:
+IMAGINED = 2000
+"""Users of a pilot by hand."""
+
+
+def imagined(p: Pilot) -> Outcomes:
+    """IMAGINED users with exactly the moments of a pilot, for `simulate` where nobody is at hand:
     gamma-distributed values (skewed, as sums of events are), a pre-period and a twin's difference
     that are linear in them but for independent normal noise.
     """
     from scipy.stats import gamma
 
-    random = np.random.default_rng(seed)
+    n = IMAGINED
+    random = np.random.default_rng(0)
     shape = (p.mean / p.sd) ** 2
     ranks = random.permutation(n)
     value = _standard(gamma.ppf((ranks + 0.5) / n, shape))
@@ -466,16 +471,18 @@ class Curve:
     simulated: tuple[tuple[int, Rate], ...] = ()
 
 
+POINTS = 25
+"""Sizes of a power curve."""
+
+
 def curve(
     p: Pilot,
     lift: float,
     design: PlanName,
     *,
     level: float = 0.95,
-    points: int = 25,
     population: Outcomes | None = None,
     repetitions: int = 1000,
-    seed: int = 0,
     one_sided: bool = False,
 ) -> Curve:
     """A power curve around the size that has power .8; with a `population`, simulated at its
@@ -486,7 +493,7 @@ def curve(
     users = tuple(
         int(n)
         for n in np.unique(
-            np.maximum(np.geomspace(centre / 20, centre * 4, points), 8).astype(np.int64)
+            np.maximum(np.geomspace(centre / 20, centre * 4, POINTS), 8).astype(np.int64)
         )
     )
     checked: Sequence[int] = []
@@ -501,8 +508,7 @@ def curve(
                 n,
                 design,
                 repetitions,
-                seed,
-                level,
+                level=level,
                 arms=p.arms,
                 one_sided=one_sided,
             ),

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from policies.base import Progress, silent
 from simulator.stats.moments import Floats
-from simulator.stats.units import Keys, TableError, UnitTable, levels
+from simulator.stats.unit_table import Keys, TableError, UnitTable, levels
 
 Array = npt.NDArray[Any]
 

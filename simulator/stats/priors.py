@@ -18,7 +18,7 @@ import numpy as np
 
 from policies.products import matmul, pseudo_inverse
 from simulator.stats.moments import Floats
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 LARGEST = 1e6
 """Of an earlier lift and its standard error: more is no lift, and its square overflows."""

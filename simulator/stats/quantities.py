@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from policies.products import matmul
 from simulator.stats.moments import Floats, Moments, welch_df
-from simulator.stats.units import Details, TableError
+from simulator.stats.unit_table import Details, TableError
 
 GROUPS = 200
 """Groups of units that are left out in turn; each unit alone where there are no more units."""

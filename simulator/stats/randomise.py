@@ -16,7 +16,8 @@ from simulator.stats import moments
 from simulator.stats.adjustment import stratified
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.predictions import cross_fitted
-from simulator.stats.units import TableError, UserDays, keys_of, levels
+from simulator.stats.unit_table import TableError, keys_of, levels
+from simulator.stats.user_days import UserDays
 
 CELLS = 4_000_000
 """Weights held at once (repetitions x users x arms)."""

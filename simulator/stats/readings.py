@@ -300,7 +300,7 @@ def _dressed(cells: Cells) -> ColumnReading | None:
             row, text = column.first(strays)
             count = int(column.counts[strays].sum())
             raise UnreadableError(
-                row, f"{text!r}, no number, as most of the column are; {count:,} such values"
+                row, f"{text!r}, no number, as most of the column are; such values: {count:,}"
             )
     return None
 

@@ -7,7 +7,6 @@ with null where a cell is blank.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -18,8 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from policies.similar import similar
 from simulator.stats.readings import Cells, as_numpy, encoded, is_text
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,10 +78,9 @@ class Rows:
 
 
 def _near(column: str, names: Iterable[str]) -> str:
-    """A column that may have been meant: of another case, or nearly so."""
-    by_case = {name.strip().lower(): name for name in names}
-    near = difflib.get_close_matches(column.strip().lower(), by_case, n=1, cutoff=0.6)
-    return f" (is it {by_case[near[0]]!r}? name it: --user, --arm, --metric, ...)" if near else ""
+    """A column that may have been meant."""
+    near = similar(column, names)
+    return "" if near is None else f" (is it {near!r}? name it: --user, --arm, --metric, ...)"
 
 
 def as_rows(table: Rows | pd.DataFrame | Any) -> Rows:
@@ -387,7 +386,7 @@ def ids(rows: Rows, column: str) -> Ids:
     if missing.any():
         place, count = rows.place(int(np.flatnonzero(missing)[0])), np.count_nonzero(missing)
         raise TableError(
-            f"{place}: column {column!r} has no value; {count:,} such rows: every row must be of"
+            f"{place}: column {column!r} has no value; such rows: {count:,}; every row must be of"
             " somebody"
         )
     return Ids(numbers, distinct)

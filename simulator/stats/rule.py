@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 from simulator.log.metrics import MetricRole
 from simulator.stats.intervals import Side, two_sided
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 Alternative = Literal["two-sided", "better"]
 ALTERNATIVES: tuple[Alternative, ...] = get_args(Alternative)

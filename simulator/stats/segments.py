@@ -15,7 +15,7 @@ from simulator.stats.contrasts import TableMoments
 from simulator.stats.moments import Moments
 from simulator.stats.pooling import fixed_effect
 from simulator.stats.tests import adjust
-from simulator.stats.units import Unit, UnitTable, levels
+from simulator.stats.unit_table import Unit, UnitTable, levels
 
 WARNING = (
     "Segments are looked at because they are there, not because they were planned: with so many,"
@@ -65,7 +65,6 @@ class Interaction:
 def segments(
     table: UnitTable,
     control: str,
-    metrics: Iterable[str] | None = None,
     *,
     covariates: Mapping[str, Sequence[str]] | None = None,
     level: float = verdict.LEVEL,
@@ -79,14 +78,11 @@ def segments(
     Args:
         table: of users known by group.
         control: the control arm.
-        metrics: names; None: all that have data.
         covariates: by metric, pre-period columns to adjust it for, within each group by a slope of
             its own.
         level: of the intervals.
     """
-    names = [
-        m for m in (metrics if metrics is not None else table.numerators) if m in table.numerators
-    ]
+    names = list(table.numerators)
     compared: list[Compared] = []
     for group in table.groups:
         parts = {name: part for name, part in _parts(table, group) if _smallest(part) >= LEAST}

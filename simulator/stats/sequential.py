@@ -20,7 +20,8 @@ from simulator.stats import intervals, tests
 from simulator.stats.contrasts import TableMoments, influences
 from simulator.stats.moments import Floats, Moments, Number
 from simulator.stats.spending import ALPHA, boundaries
-from simulator.stats.units import UnitTable, UserDays
+from simulator.stats.unit_table import UnitTable
+from simulator.stats.user_days import UserDays
 
 Rule = Literal["always_valid", "obrien_fleming", "pocock"]
 

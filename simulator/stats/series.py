@@ -22,7 +22,7 @@ from simulator.stats.frames import metric_of
 from simulator.stats.moments import Floats, Moments, welch_df
 from simulator.stats.readings import UnreadableError, read_numbers
 from simulator.stats.rows import Rows, labels
-from simulator.stats.units import TableError, Use
+from simulator.stats.unit_table import TableError, Use
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -103,7 +103,7 @@ def crossing(bounds: Sequence[float], informations: Sequence[float]) -> Floats:
 
 
 def first_crossings(
-    shape: Shape, z: Floats, fractions: Floats, informations: Floats, alpha: float = ALPHA
+    shape: Shape, z: Floats, fractions: Floats, informations: Floats
 ) -> npt.NDArray[np.int64]:
     """The first look at which |Z| is at or beyond its boundary, of many tests at once; -1 where
     none is. The same as by `boundaries` of each.
@@ -118,12 +118,11 @@ def first_crossings(
         z: `[tests, looks]`; NaN where a look says nothing: it is none.
         fractions: `[tests, looks]` share of the planned test.
         informations: `[tests, looks]`, rising to 1.
-        alpha: two-sided level.
     """
     from scipy.special import ndtri
 
     known = np.isfinite(z)
-    total = np.asarray(spent(shape, np.where(known, fractions, 1.0), alpha))
+    total = np.asarray(spent(shape, np.where(known, fractions, 1.0)))
     total = np.where(known, total, np.nan)
     used, added = _of_last_new_look(known, np.where(known, informations, np.nan), total)
     size = np.where(known, np.abs(z), 0.0)

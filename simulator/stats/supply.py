@@ -56,7 +56,7 @@ from simulator.stats.intervals import quantile
 from simulator.stats.methods import FitTables
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.replication import Replicated
-from simulator.stats.units import UnitTable, mean_table
+from simulator.stats.unit_table import UnitTable, mean_table
 
 Counts = npt.NDArray[np.int64]
 Values = tuple[Floats, Floats | None]
@@ -264,8 +264,9 @@ class SupplySide:
         by_unit = np.stack([np.pad(values, (0, n - len(values))) for values in moved])
         return scaled_to_one(matmul(by_unit, np.ascontiguousarray(by_unit.T)))
 
-    def unit(self, metric: str) -> Supplied:
-        """What the interval of a metric draws."""
+    @property
+    def unit(self) -> Supplied:
+        """What the intervals draw."""
         return "item" if self.n_authors is None else "author"
 
     def level(self, metric: str, arm: str, level: float = LEVEL) -> Level | None:

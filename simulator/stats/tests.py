@@ -12,7 +12,7 @@ import numpy.typing as npt
 from simulator.stats.intervals import Method, Side, is_proportion, newcombe_z
 from simulator.stats.joint import JointLaw
 from simulator.stats.moments import Floats, Moments, Number
-from simulator.stats.units import TableError
+from simulator.stats.unit_table import TableError
 
 Correction = Literal["holm", "bonferroni", "hochberg", "bh", "dunnett", "none"]
 CORRECTIONS: tuple[Correction, ...] = ("holm", "bonferroni", "hochberg", "bh", "dunnett", "none")

@@ -21,7 +21,8 @@ from simulator.stats.joint import JointLaw
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.tests import Correction
-from simulator.stats.units import Unit, UnitTable, UserDays
+from simulator.stats.unit_table import Unit, UnitTable
+from simulator.stats.user_days import UserDays
 
 LEVEL = STANDARD.level
 POWER = 0.8
@@ -189,7 +190,6 @@ def pairs(
     table: UnitTable,
     control: str,
     *,
-    metrics: Iterable[str] | None = None,
     covariates: Mapping[str, Sequence[str]] | None = None,
     method: Method = "fieller",
     correction: Correction = "holm",
@@ -206,7 +206,7 @@ def pairs(
     table.arm(control)
     arms = [control, *(arm for arm in table.arms if arm != control)]
     places = [(first, then) for i, first in enumerate(arms) for then in arms[i + 1 :]]
-    rows = _compared(table, places, metrics, covariates, method, correction, rule)
+    rows = _compared(table, places, None, covariates, method, correction, rule)
     per_pair = len(rows) // len(places)
     return [(places[i // per_pair][0], row) for i, row in enumerate(rows)]
 
@@ -257,7 +257,7 @@ def compared_further(
 ) -> list[Uncorrected]:
     """The comparisons by other units, of the metrics that have a role or of the others."""
     return [
-        Uncorrected(name, arm, further.unit(name), further.moments(name, control, arm), control)
+        Uncorrected(name, arm, further.unit, further.moments(name, control, arm), control)
         for arm in arms
         for name, metric in further.metrics.items()
         if (metric.role != "exploratory") == with_role
@@ -371,7 +371,7 @@ def _uncorrected(one: Uncorrected, method: Method, level: float, side: Side) -> 
 
 def _with_ends(row: Lift, m: Moments, method: Method, level: float) -> Lift:
     """The row with its intervals at `level`, and what an unbounded one of them says."""
-    low, high = _ends(m, method, level, row.alternative)
+    low, high = ends(m, method, level, row.alternative)
     difference_low, difference_high = _difference_ends(m, method, level, row.alternative)
     return replace(
         row,
@@ -448,7 +448,7 @@ def row(
     clustered), as the only one of its family.
     """
     test = tests.fitting(m, method, side)
-    low, high = _ends(m, method, level, side)
+    low, high = ends(m, method, level, side)
     difference_low, difference_high = _difference_ends(m, method, level, side)
     # Nothing is known of a ratio of which neither arm has a denominator.
     nothing = np.isnan(m.control) and np.isnan(m.treatment)
@@ -485,7 +485,7 @@ def _is_identical(m: Moments) -> bool:
     return bool(m.control == m.treatment and m.variance == 0)
 
 
-def _ends(m: Moments, method: Method, level: float, side: Side) -> Interval:
+def ends(m: Moments, method: Method, level: float, side: Side) -> Interval:
     """The interval of the lift; 0 alone where no unit differs, and NaN where each arm has one
     value, which tells nothing of other units: a point would read as certainty.
     """
@@ -521,13 +521,13 @@ def _note(m: Moments, method: Method, level: float) -> str:
     return (intervals.unbounded(m, level) or "") if method == "fieller" else ""
 
 
-def smallest_detectable(m: Moments, power: float = POWER, level: float = LEVEL) -> float:
-    """The relative lift whose two-sided t test at 1 - `level` has the given power with the variance
-    of `m`; NaN without variance.
+def smallest_detectable(m: Moments, level: float = LEVEL) -> float:
+    """The relative lift whose two-sided t test at 1 - `level` has power POWER with the variance of
+    `m`; NaN without variance.
     """
     if not (m.variance > 0 and m.control != 0 and m.df >= 1):
         return float("nan")
-    return float(noncentrality(float(m.df), power, level) * np.sqrt(m.variance) / abs(m.control))
+    return float(noncentrality(float(m.df), level=level) * np.sqrt(m.variance) / abs(m.control))
 
 
 @lru_cache(maxsize=4096)
@@ -544,9 +544,8 @@ def noncentrality(df: float, power: float = POWER, level: float = LEVEL) -> floa
 
 
 def by_day(
-    days: UserDays, control: str, *, cumulative: bool = False, rule: Rule = STANDARD
+    days: UserDays, control: str, *, rule: Rule = STANDARD
 ) -> Iterator[tuple[int, list[Lift]]]:
-    """The rows by user of each day alone, or of the days so far, as (day from 0, rows)."""
+    """The rows by user of each day alone, as (day from 0, rows)."""
     for day in range(days.days):
-        first = 0 if cumulative else day
-        yield day, lifts(days.by("user", first=first, until=day + 1), control, rule=rule)
+        yield day, lifts(days.by("user", first=day, until=day + 1), control, rule=rule)

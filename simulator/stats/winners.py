@@ -44,7 +44,8 @@ from simulator.stats.methods import FitTables, unknown
 from simulator.stats.moments import Floats, Moments, relative
 from simulator.stats.priors import Prior, posterior, triangle
 from simulator.stats.rule import STANDARD, Rule
-from simulator.stats.units import Unit, UnitTable, UserDays
+from simulator.stats.unit_table import Unit, UnitTable
+from simulator.stats.user_days import UserDays
 
 LEVEL = STANDARD.level
 BETA = 0.1
@@ -291,8 +292,8 @@ def _finite(df: float) -> float:
     return min(float(df), 1e6)
 
 
-def draws_of(race: Race, prior: Prior | None = None, n: int = DRAWS) -> Floats:
-    """Draws `[n, K]` of the true lifts, given the measured ones.
+def draws_of(race: Race, prior: Prior | None = None) -> Floats:
+    """Draws `[DRAWS, K]` of the true lifts, given the measured ones.
 
     Without a prior they are multivariate Student around the measured lifts, with the least degrees
     of freedom of any comparison.
@@ -300,10 +301,10 @@ def draws_of(race: Race, prior: Prior | None = None, n: int = DRAWS) -> Floats:
     df = _finite(float(race.df.min()))
     generator = np.random.default_rng(SEED)
     if prior is not None:
-        return posterior(race.lifts, race.lift_cov, df, prior, generator, n)
+        return posterior(race.lifts, race.lift_cov, df, prior, generator, DRAWS)
     from scipy.special import chdtri
 
-    half = n // 2
+    half = DRAWS // 2
     normal = matmul(generator.standard_normal((half, len(race.arms))), triangle(race.lift_cov).T)
     # Every scale of Student's law once, in chance order: its far tail is not left to luck.
     quantiles = (generator.permutation(half) + 0.5) / half

@@ -16,7 +16,7 @@ from simulator.stats.intervals import quantile
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import Outcomes, Rate, day_pair, draws, outcomes
 from simulator.stats.rule import STANDARD
-from simulator.stats.units import UserDays
+from simulator.stats.user_days import UserDays
 
 Mask = npt.NDArray[np.bool_]
 Rejects = Callable[[Floats, Floats], Mask]

@@ -22,6 +22,8 @@ REFUSED = {
     "seed": "every run has a seed of its own",
     "engine": "it may not change a byte of a log",
     "worlds": "the map is of the scenario's own world",
+    "metrics": "the lift of a map is of one metric (--metric)",
+    **dict.fromkeys(("name", "description", "decision", "published"), "it changes no lift"),
 }
 """Sections that no axis goes over, and why."""
 

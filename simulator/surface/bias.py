@@ -9,6 +9,7 @@ arms do not learn from what the other has shown (interference by shared training
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from policies.base import DoubleArray, Progress, silent
 from policies.streams import Purpose, philox
 from simulator.designs.clusters import Clusters
 from simulator.designs.paired import Paired
+from simulator.designs.registry import DESIGNS
 from simulator.designs.split import Split
 from simulator.designs.switchback import Switchback
 from simulator.log.eventlog import EventLog
+from simulator.log.files import load_arrays, save_arrays
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import RunError, Workspace, load_catalogue
 from simulator.run.pipeline import simulate
@@ -31,6 +34,8 @@ from simulator.scenario.model import Scenario
 from simulator.stats import units, verdict
 from simulator.stats.intervals import quantile
 from simulator.stats.moments import relative
+from simulator.stats.user_days import UserDays
+from simulator.surface import kept_sums
 from simulator.surface.compared import one_arm
 from simulator.surface.groups import FEATURES, user_clusters
 
@@ -176,13 +181,14 @@ def design_bias(
     clusters: int | None = None,
     folder: Path = Path(),
     resume: bool = False,
+    keep_runs: bool = False,
     progress: Progress = silent,
 ) -> BiasResult:
     """What each design of an A/B test would have reported, beside the global effect.
 
     Args:
         scenario: checked; only the arm and the control are run, in its own world.
-        out: a folder for each run is made in its folder `runs`.
+        out: in its folder `runs` the sums of each run are kept, by user and day.
         arm: whose lift; None where there is only one besides the control.
         metric: of the log.
         fits: how often the whole is repeated, each time with other fits and another assignment,
@@ -191,14 +197,16 @@ def design_bias(
         clusters: of users, at most; None: one for each PER_CLUSTER users.
         folder: where the scenario lies.
         resume: take over the finished runs in `out`.
+        keep_runs: keep the folder of each run, with its log and models, too.
         progress: told of the runs.
 
     Raises:
-        BiasError: no such arm or metric, too few repetitions, or no lift of the metric.
+        BiasError: no such arm or metric, too few repetitions, no lift of the metric, or a metric
+            that finished runs have no sums of.
         ScenarioError, PolicyError, RunError, DataError, FileError: as `simulator.run.pipeline.run`.
     """
     asked = _settings(scenario, arm, metric, fits, refit, clusters)
-    study = _Study(scenario, asked, out, folder, progress)
+    study = _Study(scenario, asked, out, folder, keep_runs, progress)
     if study.home.exists() and not resume:
         raise RunError(
             f"{out} already holds runs; --resume continues them, or give --out another folder"
@@ -240,10 +248,16 @@ class _Study:
     """The runs of all designs and repetitions."""
 
     def __init__(
-        self, scenario: Scenario, asked: _Settings, out: Path, folder: Path, progress: Progress
+        self,
+        scenario: Scenario,
+        asked: _Settings,
+        out: Path,
+        folder: Path,
+        keep_runs: bool,
+        progress: Progress,
     ) -> None:
         self.scenario, self.asked, self.folder, self.progress = scenario, asked, folder, progress
-        self.home = out / "runs"
+        self.home, self.keep_runs = out / "runs", keep_runs
         self.begun, self.simulated, self.visited = time.monotonic(), 0, 0
         self.left_out: dict[str, str] = {}
         self.sides: dict[str, list[_Sides]] = {}
@@ -257,7 +271,10 @@ class _Study:
                 self.visited += 1
                 scenario = None if name in self.left_out else self._scenario(name, fit)
                 if scenario is not None:
-                    self._add(name, self._log(name, fit, scenario))
+                    self._add(name, self._days(name, fit, scenario))
+                    if name != GLOBAL:
+                        self._clear(name, fit)
+            self._clear(GLOBAL, fit)  # the other runs of the repetition have used its fits
         self._tell()
         return self._result()
 
@@ -300,19 +317,41 @@ class _Study:
 
     def _clusters(self) -> list[int] | None:
         """The cluster of each user, by the history that all runs share."""
+        file = self.home / "clusters.npz"
+        if file.exists():
+            stored = load_arrays(file)
+            number, cluster = int(stored["number"]), stored["cluster"]
+            if number != (self.asked.clusters or 0):
+                raise RunError(
+                    f"{file} has the clusters of a run with other options; undo the change"
+                    " (--clusters), or give --out another folder"
+                )
+            return cluster.tolist() or None
         first = self._place(GLOBAL, 0)
         catalogue = load_catalogue(first.models / "catalogue.npz")
         number = self.asked.clusters or max(catalogue.n_users // PER_CLUSTER, 4)
         past = EventLog.open(first.log).sequences(HISTORY)
-        cluster = user_clusters(past, catalogue, number, self.scenario.seed)
-        return None if cluster is None else cluster.tolist()
+        found = user_clusters(past, catalogue, number, self.scenario.seed)
+        cluster = np.zeros(0, dtype=np.int64) if found is None else found
+        save_arrays(file, {"number": np.array(self.asked.clusters or 0), "cluster": cluster})
+        return cluster.tolist() or None
 
     def _place(self, name: str, fit: int) -> Workspace:
         return Workspace(self.home / f"{fit:03d}" / name.replace(" ", "-"))
 
-    def _log(self, name: str, fit: int, scenario: Scenario) -> EventLog:
-        """The log of a run, which is simulated unless it is there."""
-        where = self._place(name, fit)
+    def _days(self, name: str, fit: int, scenario: Scenario) -> UserDays:
+        """The sums of a run, which is simulated unless they are there."""
+        where, metric = self._place(name, fit), self.asked.metric
+        file = where.root.with_suffix(".npz")
+        if file.exists():
+            days, identity = kept_sums.load(file)
+            self._check(file, identity, scenario)
+            if metric not in days.metrics:
+                raise BiasError(
+                    f"--metric {metric}: the finished runs in {self.home.parent} kept the sums of"
+                    f" {', '.join(days.metrics)}; take one of these, or give --out another folder"
+                )
+            return days
         if not where.finished:
             lent = None if name == GLOBAL else self._place(GLOBAL, fit).models
             simulate(
@@ -325,22 +364,37 @@ class _Study:
             )
             self.simulated += 1
         log = EventLog.open(where.log)
-        if log.metadata.scenario != scenario.identity():
+        self._check(where.root, log.metadata.scenario, scenario)
+        days = kept_sums.slim(units.read(log, dict.fromkeys([metric, *scenario.metric_names])))
+        kept_sums.keep(days, scenario.identity(), file)
+        return days
+
+    def _check(self, place: Path, identity: Mapping[str, Any], scenario: Scenario) -> None:
+        """Refuse what is of another scenario, or of other options.
+
+        Raises:
+            RunError: it is.
+        """
+        if identity != scenario.identity():
             raise RunError(
-                f"{where.root} holds a run of another scenario, or of other options; undo the"
+                f"{place} holds a run of another scenario, or of other options; undo the"
                 " change, or give --out another folder"
             )
-        return log
 
-    def _add(self, name: str, log: EventLog) -> None:
+    def _clear(self, name: str, fit: int) -> None:
+        """Remove a run whose sums are kept: its log, models and history would fill disks."""
+        place = self._place(name, fit).root
+        if not self.keep_runs and place.exists():
+            shutil.rmtree(place)
+
+    def _add(self, name: str, days: UserDays) -> None:
         """Keep what a run says of both arms, and what it reports."""
         asked = self.asked
-        days = units.read(log, [asked.metric])
         if asked.metric in days.missing:
             raise BiasError(f"--metric {asked.metric}: the world's log has no data for it")
         truth = self.sides[GLOBAL][-1].days if name != GLOBAL else days
         sides = _Sides(days, truth, asked.metric, (asked.control, asked.arm))
-        unit = log.metadata.design.unit
+        unit = DESIGNS[ARRANGEMENTS[name].kind].unit
         row = verdict.lift(days.by(unit), asked.metric, asked.control, asked.arm, "delta")
         if not np.isfinite(sides.lift()):
             raise BiasError(
@@ -405,9 +459,7 @@ class _Sides:
     global run (a control variate whose mean is known: what everybody did there).
     """
 
-    def __init__(
-        self, days: units.UserDays, truth: units.UserDays, metric: str, arms: tuple[str, str]
-    ) -> None:
+    def __init__(self, days: UserDays, truth: UserDays, metric: str, arms: tuple[str, str]) -> None:
         self.days = days
         terms = days.metrics[metric].terms
         self.control, self.treatment = (
@@ -441,7 +493,7 @@ class _Sum:
     influence: DoubleArray
 
     @classmethod
-    def of(cls, days: units.UserDays, truth: units.UserDays, term: Any, arm: str) -> _Sum:
+    def of(cls, days: UserDays, truth: UserDays, term: Any, arm: str) -> _Sum:
         everybody = _cube(truth, term, arm)
         value = float(everybody.mean())
         own = everybody.mean(axis=1)
@@ -456,7 +508,7 @@ class _Sum:
         return cls(value + shift, influence + each)
 
 
-def _cube(days: units.UserDays, term: Any, arm: str) -> DoubleArray:
+def _cube(days: UserDays, term: Any, arm: str) -> DoubleArray:
     """What each user did on each day under an arm, `[U, days]`; what is of no use where the user
     or the day was not the arm's.
     """
@@ -465,7 +517,7 @@ def _cube(days: units.UserDays, term: Any, arm: str) -> DoubleArray:
     return cube if term.days is None else term.days(cube)
 
 
-def _membership(days: units.UserDays, arm: str) -> np.ndarray:
+def _membership(days: UserDays, arm: str) -> np.ndarray:
     """Which users and days an arm had, `[U, days]`."""
     index = days.arms.index(arm)
     is_here = np.ones((days.n_users, days.days), dtype=bool)
@@ -476,10 +528,8 @@ def _membership(days: units.UserDays, arm: str) -> np.ndarray:
     return is_here
 
 
-def over_fits(
-    values: DoubleArray, influence: DoubleArray, level: float = 0.95
-) -> tuple[float, float]:
-    """Interval of the mean over repetitions `[F]` that are of the same users.
+def over_fits(values: DoubleArray, influence: DoubleArray) -> tuple[float, float]:
+    """95% interval of the mean over repetitions `[F]` that are of the same users.
 
     Users and repetitions are crossed, so variances are clustered both ways: that over users of
     their mean effect, plus that over repetitions, less that of the cells, which is in both
@@ -489,7 +539,6 @@ def over_fits(
     Args:
         values: `[F]` of each repetition.
         influence: `[F, U]` effect of each user on them.
-        level: of the interval.
     """
     n, users = influence.shape
     mean = float(values.mean())
@@ -500,17 +549,5 @@ def over_fits(
     if variance == 0.0:
         return mean, mean
     df = variance**2 / (of_fits**2 / (n - 1) + of_users**2 / max(users - 1, 1))
-    half = float(quantile(max(df, 1.0), level)) * variance**0.5
+    half = float(quantile(max(df, 1.0), 0.95)) * variance**0.5
     return mean - half, mean + half
-
-
-def plain(result: BiasResult) -> Mapping[str, Any]:
-    """The result as JSON types."""
-    from dataclasses import asdict
-
-    values = asdict(result)
-    for row in (*values["designs"], *values["runs"]):
-        for key, value in row.items():
-            if isinstance(value, float) and not np.isfinite(value):
-                row[key] = None
-    return values

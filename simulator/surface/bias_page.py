@@ -4,13 +4,13 @@ Every number comes from the result.
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 
 from markupsafe import Markup
 
-from simulator.log.files import csv_text, write_texts
+from simulator.log.files import csv_text
+from simulator.page import saved
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -38,11 +38,9 @@ from simulator.page.figures import (
     picture,
     strip,
 )
-from simulator.page.html import page
-from simulator.page.markdown import markdown
 from simulator.page.words import detects, interval, listed, percent
+from simulator.report.stored import encode
 from simulator.surface.bias import ARRANGEMENTS, GLOBAL, BiasResult, BiasRun, DesignBias
-from simulator.surface.bias import plain as as_json
 
 WIDTH = 620
 """Of the figure as a file, px."""
@@ -179,18 +177,12 @@ def _runs(one: BiasResult) -> Table:
 
 
 def save(one: BiasResult, folder: Path) -> Path:
-    """Write bias.json, .md, .svg, .html and runs.csv, each by rename; returns the page."""
-    shown, ran = document(one), [d for d in one.designs if not d.left_out]
+    """Write bias.json, .md, .svg, .html and runs.csv; returns the page."""
+    ran = [d for d in one.designs if not d.left_out]
     title = f"Bias of the lift of {one.metric}, {one.arm} over {one.control}"
     drawn = picture([(title, figure(one))], 1, (WIDTH, forest_height(len(ran))), answer(one))
     names = [field.name for field in fields(BiasRun)]
     runs = ([getattr(run, name) for name in names] for run in one.runs)
-    texts = {
-        "bias.json": json.dumps({**as_json(one), "answer": answer(one)}, indent=1) + "\n",
-        "bias.md": markdown(shown),
-        "bias.svg": drawn + "\n",
-        "bias.html": page(shown),
-        "runs.csv": csv_text([names, *runs]),
-    }
-    write_texts(folder, texts)
-    return folder / "bias.html"
+    content = {**encode(one), "answer": answer(one)}
+    more = {"bias.svg": drawn + "\n", "runs.csv": csv_text([names, *runs])}
+    return saved.save(folder, "bias", content, document(one), more)

@@ -23,13 +23,18 @@ def one_arm(
     from simulator.log.metrics import MetricError, chosen
 
     treatments = [name for name in scenario.arms if name != scenario.control]
-    if arm is None and len(treatments) != 1:
-        raise error(f"--arm: which of {', '.join(treatments) or 'no arm'}? {what} is of one")
+    if not treatments:
+        only = f"there is {scenario.control} alone"
+        raise error(f"arms: {what.lower()} is of an arm over the control; {only}")
+    if arm is None and len(treatments) > 1:
+        raise error(f"--arm: which of {', '.join(treatments)}? {what} is of one")
     found = treatments[0] if arm is None else arm
     if found not in treatments:
         raise error(f"--arm: must be one of {', '.join(treatments)}; got {found!r}")
     try:
-        chosen((metric,))
+        (wanted,) = chosen((metric,))
     except MetricError as wrong:
         raise error(f"--metric: {wrong}") from wrong
+    if wanted.supply is not None:
+        raise error(f"--metric: {metric} is of the supply side; {what.lower()} is of one of users")
     return found

@@ -7,14 +7,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from simulator.log.files import csv_text, write_texts
+from simulator.log.files import csv_text
+from simulator.page import saved
 from simulator.page.blocks import (
     Block,
     Cell,
@@ -30,10 +30,9 @@ from simulator.page.blocks import (
     plain,
 )
 from simulator.page.figures import picture
-from simulator.page.html import page
 from simulator.page.maps import CURVE, Dot, Tile, curve, heat_height, heat_map
-from simulator.page.markdown import markdown
 from simulator.page.words import interval, listed, percent
+from simulator.report.stored import encode
 from simulator.surface.axes import Axis, named
 from simulator.surface.mapping import SIGNS, LiftMap, MapCell, Sign
 
@@ -195,20 +194,14 @@ def _runs(one: LiftMap) -> Table:
 
 
 def save(one: LiftMap, folder: Path) -> Path:
-    """Write map.json, .md, .svg, .html and points.csv, each by rename; returns the page."""
-    shown = document(one)
+    """Write map.json, .md, .svg, .html and points.csv; returns the page."""
     height = heat_height(len(one.axes[1].values)) if len(one.axes) == 2 else CURVE
     plots = [(f"Lift of {one.metric}, {one.arm} over {one.control}", figure(one))]
-    content = {**asdict(one), "shares": {sign: one.share(sign) for sign in SIGNS}}
-    texts = {
-        "map.json": json.dumps({**content, "answer": answer(one)}, indent=1) + "\n",
-        "map.md": markdown(shown),
-        "map.svg": picture(plots, 1, (WIDTH, height), answer(one)) + "\n",
-        "map.html": page(shown),
-        "points.csv": csv_text(_rows(one)),
-    }
-    write_texts(folder, texts)
-    return folder / "map.html"
+    shares = {sign: one.share(sign) for sign in SIGNS}
+    content = {**encode(one), "shares": shares, "answer": answer(one)}
+    svg = picture(plots, 1, (WIDTH, height), answer(one)) + "\n"
+    more = {"map.svg": svg, "points.csv": csv_text(_rows(one))}
+    return saved.save(folder, "map", content, document(one), more)
 
 
 def _rows(one: LiftMap) -> Iterator[Sequence[Any]]:

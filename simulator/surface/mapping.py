@@ -293,8 +293,8 @@ class _Survey:
         log = EventLog.open(where.log)
         if log.metadata.scenario != scenario.identity():
             raise RunError(
-                f"{where.root} holds a run of another scenario, or of a map with other axes or"
-                " seeds; undo the change, or give --out another folder"
+                f"{where.root} holds a run of another scenario, or of a map of another metric or"
+                " with other axes or seeds; undo the change, or give --out another folder"
             )
         return self._read(log, run)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -94,10 +94,6 @@ class ResponseEvaluation:
     reliability: tuple[tuple[float, float, int], ...]
     coverage: dict[float, float]
     totals: tuple[Total, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values for a report."""
-        return asdict(self)
 
     def calibration(self) -> dict[str, Any]:
         """What a report says of the world: every kind of answer on each unseen day, per impression,
