@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,4 +37,4 @@ def rule_of(issue: Mapping[str, Any]) -> str:
     if kind is not None:
         return WORDS[kind]
     said = str(issue["msg"]).removeprefix("Value error, ")
-    return said.replace("Input should be", "must be", 1)
+    return re.sub(r"^(Input|String|Dictionary|Tuple|List) should ", "must ", said)

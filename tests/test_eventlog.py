@@ -337,13 +337,13 @@ WRONG = [
     (stored(colour=1), r"metadata\.colour: unknown key"),
     (stored(arms=[]), r"metadata\.arms"),
     (stored(arms=["a", "b", "a"]), r"metadata\.arms: 'a' stands there twice"),
-    (stored(arms=["a", 3]), r"metadata\.arms\.1 must be a valid string; got 3"),
+    (stored(arms=["a", 3]), r"metadata\.arms\.1 must be text; got 3"),
     (
         stored(arms="ab"),
         r"metadata\.arms must be a list",
     ),
     (stored(arms=["a", ""]), r"metadata\.arms\.1"),
-    (stored(channels=[None]), r"metadata\.channels\.0 must be a valid string; got None"),
+    (stored(channels=[None]), r"metadata\.channels\.0 must be text; got None"),
     (stored(channels=["new", "new"]), r"metadata\.channels: 'new' stands there twice"),
     (stored(control="z"), r"metadata\.control must be one of the arms"),
     (stored(control="history"), r"metadata\.control must be an arm of the A/B"),
@@ -366,7 +366,7 @@ WRONG = [
         stored(notes={"calibration": {"rows": []}}),
         r"metadata\.notes\.calibration\.basis is missing",
     ),
-    (stored(versions={"numpy": 2}), r"metadata\.versions\.numpy must be a valid string; got 2"),
+    (stored(versions={"numpy": 2}), r"metadata\.versions\.numpy must be text; got 2"),
 ]
 
 

@@ -124,6 +124,12 @@ def test_runs_that_do_not_go_together_are_named(tmp_path: Path) -> None:
         sensitivity([first, second])
     with pytest.raises(ReportError, match="days are the units"):
         sensitivity([third])
+    with pytest.raises(ReportError, match="items_shown is of the supply side"):
+        sensitivity([first, second], metrics=["items_shown"])
+    alone = tmp_path / "alone.parquet"
+    feedback_log(40, days=2, arms=("a",)).write(alone)
+    with pytest.raises(ReportError, match="has one arm, 'a', and nothing"):
+        sensitivity([first, alone])
     with pytest.raises(ReportError, match="no treatment arm 'x'"):
         sensitivity([first], declared={"x": 1})
     result = CliRunner().invoke(main, ["sensitivity", str(first), "--better", "b", "--worse", "b"])

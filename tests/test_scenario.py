@@ -95,6 +95,20 @@ def test_flags_override_and_are_named_in_complaints(tmp_path: Path) -> None:
             ("seed: 7", "metrics: {click: {role: success}}"),
             r"s\.yaml:2: metrics: must be a list, a metric a line: `- click: {role: success}`; got",
         ),
+        (
+            ("seed: 7", "metrics: [{click: {rol: success}}]"),
+            r"^\S*s\.yaml:2: metrics\.0\.click\.rol: no such key 'rol'; did you mean 'role'\?$",
+        ),
+        (
+            ("seed: 7", "metrics: [{click: {role: sucess}}]"),
+            r"^\S*s\.yaml:2: metrics\.0\.click\.role: must be 'success', .*; got 'sucess'$",
+        ),
+        (
+            ("seed: 7", "metrics: [{click: {covariate: 3}}]"),
+            r"^\S*s\.yaml:2: metrics\.0\.click\.covariate: must be text, or must be a list; got 3",
+        ),
+        (("seed: 7", "fits: many"), r"s\.yaml:2: fits: must be how often each policy is trained"),
+        (("seed: 7", "days: true"), r"s\.yaml:2: days: must be a number; got True"),
         (("seed: 7", "metrics: click"), r"s\.yaml:2: metrics: must be a list; got 'click'"),
         (("seed: 7", "serving: 3"), r"s\.yaml:2: serving: must be a mapping of keys; got 3"),
         (
@@ -304,7 +318,7 @@ def bomb(levels: int, width: int) -> str:
         ("<<: {seed: 1}", r"s\.yaml:2: <<: merge keys are not read"),
         ("%YAML 1." + "9" * 5000 + "\n---\nseed: 1", r"s\.yaml:\d+: not YAML"),
         ("seed: 1\n---\nseed: 2", r"s\.yaml:\d+: not YAML: but found another document"),
-        ("description: 7", r"s\.yaml:2: description: .*valid string; got 7; write it in quotes"),
+        ("description: 7", r"s\.yaml:2: description: must be text; got 7; write it in quotes"),
         (
             "serving: {history: 1000000000}",
             r"s\.yaml:2: serving\.history: needs about [\d,]+ GiB of memory in one process",

@@ -312,6 +312,20 @@ def test_five_peeks_at_independent_increments_reject_14_percent() -> None:
     assert count / 2000 == pytest.approx(0.142, abs=4 * np.sqrt(0.142 * 0.858 / 2000))
 
 
+def test_an_arm_without_an_impression_is_no_warning() -> None:
+    """It is drawn where most users never come; the suite turns warnings into errors."""
+    days = units.read(paired_log(n_users=4))
+    none = {
+        name: np.where(np.arange(4)[None, :, None] == 0, one, 0) for name, one in days.terms.items()
+    }
+    (found,) = (
+        one
+        for one in wrong.wrong_analyses(replace(days, terms=none), "a", 100, 0)
+        if one.metric == "click_rate"
+    )
+    assert 0.0 <= found.error.value <= 1.0
+
+
 def test_impressions_that_are_independent_are_rightly_taken_for_independent() -> None:
     """Every impression is clicked with the same chance, whoever sees it: the test that is wrong for
     people is right here, and rejects 5%.
@@ -376,7 +390,9 @@ def test_resampling_is_audited_on_request(paired_days: UserDays) -> None:
         assert abs(row.error.value - 0.05) < (4 if exact else 6) * np.sqrt(0.05 * 0.95 / 200), row
         assert exact or row.coverage.value > 0.86
     assert (found.planted, found.wrong, found.looking) == ((), (), ())
-    with pytest.raises(TableError, match="no analysis is called zzz; there are paired t"):
+    with pytest.raises(
+        TableError, match="no analysis is called 'zzz'; there are 'paired t, Fieller', "
+    ):
         audits.audit(paired_days, "a", analyses=["zzz"])
 
 

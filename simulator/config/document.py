@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, ValidationError
 
 from policies.rules import rule_of
 from policies.similar import suggest
@@ -329,28 +329,65 @@ def disagreement(broken: Sequence[tuple[Keys, str]]) -> PydanticCustomError:
     return PydanticCustomError(DISAGREEMENT, "{text}", {"text": text, "broken": broken})
 
 
-def complaint(
-    document: YamlDocument, issue: Mapping[str, Any], keys_around: Callable[[], Iterable[str]]
+def complaints(
+    document: YamlDocument, error: ValidationError, keys_around: Callable[[Keys], Iterable[str]]
 ) -> str:
-    """The message for one pydantic error.
+    """The message for a pydantic error: a line for each broken rule.
 
     Args:
-        document: where the value stands.
-        issue: of `ValidationError.errors()`.
-        keys_around: of an unknown key: gives those that its section has, for the near miss.
+        document: what was validated.
+        error: what is wrong with it.
+        keys_around: of the path of an unknown key: gives those that its section has, for the near
+            miss.
     """
-    path: Keys = issue["loc"]
-    if issue["type"] == DISAGREEMENT:
-        return "\n".join(
-            f"{document.where((*path, *keys))}: {rule}" for keys, rule in issue["ctx"]["broken"]
-        )
-    if issue["type"] == "extra_forbidden":
-        near_miss = near(str(path[-1]), keys_around())
-        return f"{document.where(path)}: no such key {shown(path[-1])}; {near_miss}"
-    if issue["type"] == "missing":
-        return f"{document.where(path)}: this key must be given"
-    rule = rule_of(issue)
-    quotes = ""
-    if issue["type"] == "string_type" and isinstance(issue["input"], (int, float)):
-        quotes = "; write it in quotes"
-    return f"{document.where(path)}: {rule}; got {shown(issue.get('input'))}{quotes}"
+    issues = [(*_place(document.values, issue), issue) for issue in error.errors()]
+    of_unions: dict[Keys, list[str]] = {}
+    for path, is_of_union, issue in issues:
+        if is_of_union:
+            of_unions.setdefault(path, []).append(rule_of(issue))
+    broken: dict[tuple[Keys, str], None] = {}
+    for path, is_of_union, issue in issues:
+        # Of a union that alternative is meant whose complaint lies deepest.
+        if is_of_union and any(_is_within(other, path) for other, _, _ in issues):
+            continue
+        if issue["type"] == DISAGREEMENT:
+            broken |= {((*path, *keys), rule): None for keys, rule in issue["ctx"]["broken"]}
+        elif issue["type"] == "extra_forbidden":
+            near_miss = near(str(path[-1]), keys_around(path))
+            broken[path, f"no such key {shown(path[-1])}; {near_miss}"] = None
+        elif issue["type"] == "missing":
+            broken[path, "this key must be given"] = None
+        else:
+            rules = of_unions[path] if is_of_union else [rule_of(issue)]
+            rule = ", or ".join(dict.fromkeys(rules))
+            broken[path, f"{rule}; got {shown(issue.get('input'))}{_in_quotes(issue)}"] = None
+    return "\n".join(f"{document.where(path)}: {rule}" for path, rule in broken)
+
+
+def _place(values: Mapping[str, Any], issue: Mapping[str, Any]) -> tuple[Keys, bool]:
+    """The key path of an issue in a document, and whether pydantic put names of the alternatives of
+    a union between its keys.
+    """
+    path: list[str | int] = []
+    here: Any = values
+    is_of_union = False
+    for place, part in enumerate(issue["loc"], 1):
+        is_key = isinstance(here, Mapping) and part in here
+        is_index = isinstance(here, (list, tuple)) and isinstance(part, int)
+        is_missing = issue["type"] == "missing" and place == len(issue["loc"])
+        if is_key or is_index:
+            here = here[part]
+        elif not is_missing:
+            is_of_union |= part != "[key]"  # which stands where the key itself is wrong
+            continue
+        path.append(part)
+    return tuple(path), is_of_union
+
+
+def _is_within(path: Keys, other: Keys) -> bool:
+    return len(path) > len(other) and path[: len(other)] == other
+
+
+def _in_quotes(issue: Mapping[str, Any]) -> str:
+    is_number = isinstance(issue["input"], (int, float))
+    return "; write it in quotes" if issue["type"] == "string_type" and is_number else ""

@@ -139,8 +139,8 @@ def read_priors(path: Path) -> dict[str, Prior]:
     """
     from pydantic import ValidationError
 
-    from simulator.config.document import complaint
-    from simulator.scenario.parts import DecisionSpec
+    from simulator.config.document import complaints
+    from simulator.scenario.parts import DecisionSpec, PriorSpec
 
     try:
         document = YamlDocument.read(path)
@@ -153,8 +153,7 @@ def read_priors(path: Path) -> dict[str, Prior]:
     try:
         specs = DecisionSpec.model_validate(document.values).prior or {}
     except ValidationError as error:
-        lines = [complaint(document, issue, lambda: []) for issue in error.errors()]
-        raise ReportError("\n".join(lines)) from error
+        raise ReportError(complaints(document, error, lambda _: PriorSpec.model_fields)) from error
     if not specs:
         raise ReportError(f"{document.where(('prior',))}: has no metric; `abtest prior` fits them")
     return {m: Prior(one.mean, one.scale, one.df or math.inf) for m, one in specs.items()}

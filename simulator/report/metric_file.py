@@ -5,13 +5,12 @@ the columns of a table.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, ValidationError
 
-from simulator.config.document import YamlDocument, complaint, dotted
+from simulator.config.document import YamlDocument, complaints, dotted
 from simulator.config.section import ConfigSection
 from simulator.log.metrics import Declared
 from simulator.report.errors import ReportError
@@ -64,11 +63,7 @@ def read_metrics(path: Path) -> tuple[dict[str, Asked], dict[str, Declared]]:
     try:
         file = MetricFile.model_validate(document.values)
     except ValidationError as error:
-        lines = [
-            complaint(document, issue, partial(_keys_around, issue["loc"]))
-            for issue in error.errors()
-        ]
-        raise ReportError("\n".join(lines)) from error
+        raise ReportError(complaints(document, error, _keys_around)) from error
     columns: dict[str, Asked] = {}
     entries: dict[str, Declared] = {}
     for i, entry in enumerate(file.metrics):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from policies.base import Progress, silent
+from simulator.log.metrics import chosen
 from simulator.page import figures, words
 from simulator.page.blocks import (
     Block,
@@ -63,10 +64,17 @@ def sensitivity(
         progress: of reading and judging.
 
     Raises:
-        ReportError: runs of different arms or of a design without users as units; a run twice.
+        ReportError: runs of different arms, of one arm, or of a design without users as units; a
+            run twice; a metric of the supply side.
         TableError: too few runs, or of no arm the outcome is known.
     """
     check_distinct(paths)
+    of_supply = [one.name for one in chosen(metrics) if one.supply is not None]
+    if of_supply:
+        raise ReportError(
+            f"sensitivity: {', '.join(of_supply)} is of the supply side; sensitivity is told of"
+            " metrics of users"
+        )
     tables: dict[str, UnitTable] = {}
     control: str | None = None
     success: str | None = None
@@ -80,6 +88,8 @@ def sensitivity(
                 " is told of users"
             )
         own = meta.control or meta.compared[0]
+        if len(meta.compared) < 2:
+            raise ReportError(f"{path}: has one arm, {own!r}, and nothing to compare it with")
         if control not in (None, own):
             raise ReportError(
                 f"{path}: its control is {own!r}, that of {paths[0]} is {control!r}; sensitivity"

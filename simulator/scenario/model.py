@@ -28,7 +28,7 @@ from simulator.config.document import (
     Keys,
     ScenarioError,
     YamlDocument,
-    complaint,
+    complaints,
     disagreement,
     dotted,
     near,
@@ -325,11 +325,8 @@ class Scenario(ConfigSection):
         try:
             scenario = cls.model_validate(document.values)
         except ValidationError as error:
-            lines = [
-                complaint(document, issue, partial(_keys_around, document.values, issue["loc"]))
-                for issue in error.errors()
-            ]
-            raise ScenarioError("\n".join(lines)) from error
+            keys_around = partial(_keys_around, document.values)
+            raise ScenarioError(complaints(document, error, keys_around)) from error
         wrong = _check_names(scenario, Path(document.file).parent)
         if wrong:
             lines = [f"{document.where(keys)}: {rule}" for keys, rule in wrong]

@@ -342,9 +342,9 @@ def audit(
         if without_methods:
             raise TableError(f"the verdict on methods cannot be audited here. {without_methods}")
         raise TableError(
-            f"no analysis is called {' or '.join(analyses)}; there are"
-            f" {', '.join(a.name for a in every)}; methods, in a run of twins who live with every"
-            " fit; and decision, in a run with a success metric"
+            f"no analysis is called {' or '.join(map(repr, analyses))}; there are"
+            f" {', '.join(repr(a.name) for a in every)}; 'methods', in a run of twins who live with"
+            " every fit; and 'decision', in a run with a success metric"
         )
     treatments = tuple(arms) or tuple(a for a in days.arms if a != control)
     names = [m for m, one in days.metrics.items() if m not in days.missing and not one.is_figure]

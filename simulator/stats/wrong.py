@@ -42,6 +42,7 @@ class Wrong:
     error: Rate
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # a sample's arm may be empty: it rejects nothing
 def wrong_analyses(
     days: UserDays, control: str, repetitions: int, seed: int, alpha: float = STANDARD.alpha
 ) -> tuple[Wrong, ...]:
@@ -135,9 +136,8 @@ def _impressions(days: UserDays, control: str, repetitions: int, seed: int, z: f
         n, m = matmul(heads, shown), matmul(tails, shown)
         a, b = matmul(heads, clicks), matmul(tails, clicks)
         p = (a + b) / (n + m)
-        count += int(
-            np.count_nonzero(np.abs(b / m - a / n) > z * np.sqrt(p * (1 - p) * (1 / n + 1 / m)))
-        )
+        error = np.sqrt(p * (1 - p) * (1 / n + 1 / m))
+        count += int(np.count_nonzero(np.abs(b / m - a / n) > z * error))
     return Wrong(
         "impressions as independent",
         "click_rate",
