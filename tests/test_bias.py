@@ -132,12 +132,13 @@ def test_the_sums_of_runs_stand_for_them(shared: tuple[BiasResult, Path], tmp_pa
     how: dict[str, Any] = {"fits": 2, "clusters": 12}
     with pytest.raises(StoppedError):
         design_bias(one, out, **how, progress=stop)
-    assert design_bias(one, out, **how, resume=True) == result
+    assert encode(design_bias(one, out, **how, resume=True)) == encode(result)
     kept = [path for path in (out / "runs").rglob("*") if path.is_file()]
     assert len(kept) == 2 * 6 + 1
     assert {path.suffix for path in kept} == {".npz"}
     watched = design_bias(one, out, **how, metric="watch_time", resume=True)
-    assert watched == design_bias(one, shared[1], **how, metric="watch_time", resume=True)
+    again = design_bias(one, shared[1], **how, metric="watch_time", resume=True)
+    assert encode(watched) == encode(again)
     assert watched.lift != result.lift
     with pytest.raises(BiasError, match=r"--metric novelty: the finished runs in .* kept the sums"):
         design_bias(one, out, **how, metric="novelty", resume=True)

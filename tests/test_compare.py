@@ -21,6 +21,7 @@ from simulator.page.words import percent
 from simulator.report import comparison
 from simulator.report import worlds as world
 from simulator.report.content import Content
+from simulator.report.sentences import SIGNS
 from simulator.stats.choices import Choices
 from simulator.stats.fit_checks import judge_fits
 from tests.worlds import (
@@ -272,7 +273,10 @@ def test_the_terminal_shows_what_repeats_say_together(runs: list[Path]) -> None:
     row = next(r for r in comparison.read(runs).rows if r.metric == "click" and r.arm == "recgpt")
     assert row.pooled is not None
     assert "pooled" in result.output
-    assert percent(row.pooled) in result.output
+    assert f"{SIGNS[row.shown]} {percent(row.pooled)}" in result.output
+    down = comparison.Pooling(0.5, -0.2, -0.3, -0.1)
+    assert (down.shown, dataclasses.replace(down, high=0.1).shown) == ("down", "undecided")
+    assert dataclasses.replace(down, low=0.1, high=0.3).shown == "up"
 
 
 def test_what_is_no_report_is_named(runs: list[Path], tmp_path: Path) -> None:

@@ -722,7 +722,7 @@ def test_the_command_on_a_log(tmp_path: Path) -> None:
             ["--policy", "popularity", "--policy", "popularity"],
             "policy 'popularity' is there twice",
         ),
-        (["--policy", "explore:{policy: ["], "its parameters are no YAML"),
+        (["--policy", "explore:{policy: ["], "its parameters:1: not YAML"),
         (["--policy", "popularity", "--history", "0"], "0 is not in the range x>=1"),
         (["--policy", "popularity", "--contexts", "0"], "0 is not in the range x>=1"),
         (["--policy", "popularity", "--recall", "-3"], "-3 is not in the range x>=0"),

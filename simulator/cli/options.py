@@ -20,7 +20,7 @@ RESAMPLES = click.IntRange(100, 1_000_000)
 """Of a bootstrap: the ends of a 95% interval are the 2.5% of its samples on each side."""
 
 
-class Samples(click.IntRange):
+class SamplesParam(click.IntRange):
     """A number of samples: 0 for none, or enough of them to say anything."""
 
     LEAST = 100
@@ -35,7 +35,7 @@ class Samples(click.IntRange):
         return number
 
 
-SAMPLES = Samples()
+SAMPLES = SamplesParam()
 
 
 class NamesParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]

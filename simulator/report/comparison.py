@@ -75,6 +75,13 @@ class Pooling:
     low: float | None = None
     high: float | None = None
 
+    @property
+    def shown(self) -> str:
+        """The verdict of all runs together."""
+        if self.low is None or self.high is None or self.low <= 0.0 <= self.high:
+            return "undecided"
+        return "up" if self.low > 0.0 else "down"
+
 
 @dataclass(frozen=True)
 class AcrossRuns(Pooling, Across):

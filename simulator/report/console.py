@@ -281,10 +281,10 @@ def _by_run(
         agreement = Cell(AGREEMENTS[row.agree], kind=tones.get(row.agree, "open"))
         together = []
         if is_pooled and isinstance(row, AcrossRuns):
-            together = [Cell(percent(row.pooled)), plain(interval(row.low, row.high))]
+            together = [Cell(percent(row.pooled), sign=SIGNS[row.shown])]
         lines.append((plain(row.arm), plain(title(row.metric)), *lifts, *together, agreement))
     heads = [f"[{i}]" for i in range(1, len(names) + 1)]
-    heads += ["pooled", "95% interval"] if is_pooled else []
+    heads += ["pooled"] if is_pooled else []
     numbered = (Column(head, number=True) for head in heads)
     columns = [Column("arm"), Column("metric"), *numbered, Column("agreement")]
     return Table(title_of_all, columns, lines, caption=title_of_all if caption else "")
