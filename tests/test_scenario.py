@@ -108,7 +108,6 @@ def test_flags_override_and_are_named_in_complaints(tmp_path: Path) -> None:
             r"^\S*s\.yaml:2: metrics\.0\.click\.covariate: must be text, or must be a list; got 3",
         ),
         (("seed: 7", "fits: many"), r"s\.yaml:2: fits: must be how often each policy is trained"),
-        (("seed: 7", "days: true"), r"s\.yaml:2: days: must be a number; got True"),
         (("seed: 7", "metrics: click"), r"s\.yaml:2: metrics: must be a list; got 'click'"),
         (("seed: 7", "serving: 3"), r"s\.yaml:2: serving: must be a mapping of keys; got 3"),
         (

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import math
-import types
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Union, get_args, get_origin
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 MAX_IDS = 2**31 - 1
 """Users and items are numbered in 32 bits (the columns `user` and `item` of a log, the memory of a
@@ -37,28 +28,6 @@ class ConfigSection(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, strict=False, validate_default=True, allow_inf_nan=False
     )
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _no_yes_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        """Python takes true for 1."""
-        if isinstance(value, bool) and info.field_name is not None:
-            kinds = set(_kinds(cls.model_fields[info.field_name].annotation))
-            if bool not in kinds and kinds & {int, float}:
-                raise ValueError("must be a number")
-        return value
-
-
-def _kinds(annotation: Any) -> Iterator[Any]:
-    """The types that a value may have: `int` and `None` of `Annotated[int, ...] | None`."""
-    inner = get_args(annotation)
-    if not inner:
-        yield annotation
-    elif get_origin(annotation) is Annotated:
-        yield from _kinds(inner[0])
-    elif get_origin(annotation) in (Union, types.UnionType):
-        for one in inner:
-            yield from _kinds(one)
 
 
 def _printable(name: str) -> str:
