@@ -85,7 +85,7 @@ def test_an_axis_that_is_none_is_refused(over: list[str], words: str, tmp_path: 
     [
         ("users.drift.renwal=0:1", {}, "no such key 'renwal'; did you mean 'renewal'?"),
         ("users.drift.renewal=0:2", {}, "--over users.drift.renewal: .*less than or equal to 1"),
-        ("users.interests.per_user=one,two", {}, "--over users.interests.per_user: .*integer"),
+        ("users.interests.per_user=one,two", {}, "--over users.interests.per_user: .*whole number"),
         ("serving.recall=2:12", {}, r"must be at least serving.slate \(4\); got 2"),
         ("serving.channels.0.quota=1:3", {}, "lies within a list or a value"),
         ("arms.near.params.neighbors=1:9", {}, "did you mean 'neighbours'"),

@@ -152,7 +152,7 @@ def test_the_command_replays_an_arm_that_users_live_with_every_fit_of(
     crossed: Path, tmp_path: Path
 ) -> None:
     """And says what its lives are; the policy that wrote the log may be asked about them, too."""
-    asked = ["--arm", "network", "--test-days", "1", "--policy", "popularity", "--resamples", "20"]
+    asked = ["--arm", "network", "--test-days", "1", "--policy", "popularity", "--resamples", "100"]
     out = tmp_path / "replay"
     result = CliRunner().invoke(main, ["replay", str(crossed), *asked, "--out", str(out)])
     assert result.exit_code == 0, result.output

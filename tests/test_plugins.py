@@ -41,7 +41,16 @@ def test_names_are_listed_without_importing_any_policy() -> None:
     assert "torch" not in done.stdout
     assert set(json.loads(done.stdout.replace("'", '"'))) == {
         f"policies.{name}"
-        for name in ("base", "calls", "lending", "plugins", "registry", "similar", "staging")
+        for name in (
+            "base",
+            "calls",
+            "lending",
+            "plugins",
+            "registry",
+            "rules",
+            "similar",
+            "staging",
+        )
     }
 
 

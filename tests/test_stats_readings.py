@@ -130,7 +130,7 @@ def test_yes_and_no_are_numbers(values: list[Any], expected: list[float] | None)
         (["12:30", "1:05"], 0, "minutes and seconds or hours and minutes"),
         (["$5", "€6", "$7"], 1, "'€6' and others have '$'"),
         (["5%", "6%", "7"], 2, "'7' without the '%' of others"),
-        (["1", "2", "oops"], 2, "'oops', no number, as most of the column are; 1 such"),
+        (["1", "2", "oops"], 2, "'oops', no number, as most of the column are; such values: 1"),
         (["1", "NA", "NA", "NA"], 1, "'NA', no number"),
         (["0:01:30", "0:01:31", "late"], 2, "'late', no number"),
     ],

@@ -26,7 +26,7 @@ from simulator.designs.registry import DESIGNS
 from simulator.designs.split import Split
 from simulator.designs.switchback import Switchback
 from simulator.log.eventlog import EventLog
-from simulator.log.files import load_arrays, save_arrays
+from simulator.log.files import load_arrays, save_arrays, write_text
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import RunError, Workspace, load_catalogue
 from simulator.run.pipeline import simulate
@@ -244,6 +244,10 @@ def _settings(
     return _Settings(chosen_arm, scenario.control, metric, number, refit, clusters)
 
 
+KEPT = "kept"
+"""A file in the folder of runs that are to stay, with their logs and models."""
+
+
 class _Study:
     """The runs of all designs and repetitions."""
 
@@ -257,7 +261,9 @@ class _Study:
         progress: Progress,
     ) -> None:
         self.scenario, self.asked, self.folder, self.progress = scenario, asked, folder, progress
-        self.home, self.keep_runs = out / "runs", keep_runs
+        self.home = out / "runs"
+        # A later call, with --resume, leaves what an earlier one was asked to keep.
+        self.keep_runs = keep_runs or (self.home / KEPT).is_file()
         self.begun, self.simulated, self.visited = time.monotonic(), 0, 0
         self.left_out: dict[str, str] = {}
         self.sides: dict[str, list[_Sides]] = {}
@@ -265,6 +271,8 @@ class _Study:
 
     def all(self) -> BiasResult:
         """Run after run, to the result."""
+        if self.keep_runs:
+            write_text(self.home / KEPT, "")
         for fit in range(self.asked.fits):
             for name in ARRANGEMENTS:
                 self._tell()
