@@ -2,7 +2,9 @@
 with its gradient. No product of matrices lives here.
 
 Loops may add in any order (`FAST`), so that they are vectors: their last bits are those of a kind
-of processor, as those of torch's own kernels are. Importing this module imports numba.
+of processor, as those of torch's own kernels are. A function that others call is always inlined:
+compiled apart it may add in another order, and which of two compiled copies is called depends on
+whether they come from numba's cache. Importing this module imports numba.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ LEAST = np.float32(-126)
 """Least power of two of a softmax weight: below it float32 has no normal number."""
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def exponentials(scores: Any, n: int, powers: Any, factors: Any) -> Any:
     """`exp(scores[:n] - m)` in place, m the largest; m and the sum.
 
@@ -49,7 +51,7 @@ def exponentials(scores: Any, n: int, powers: Any, factors: Any) -> Any:
     return top, total
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def softmax(scores: Any, n: int, powers: Any, factors: Any) -> None:
     """The softmax of `scores[:n]`, in place; `powers` and `factors` as in `exponentials`."""
     _, total = exponentials(scores, n, powers, factors)

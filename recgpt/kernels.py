@@ -22,7 +22,7 @@ LANES = 16
 """Attention computes so many keys at once: the last ones of a row may be none."""
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _combine(weight: Any, first: int, rows: Any, n: int, width: int, out: Any) -> None:
     """`out[j] = sum_i weight[first + i] rows[i, j]` over `n` rows, for j below `width`."""
     for j in range(width):
@@ -167,7 +167,7 @@ def attend_backward(
                     to_both[begin + j, width + first + c] = to_values[j, c]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _normalise(row: Any, gain: Any, shift: Any, whitened: Any, out: Any) -> Any:
     """A layer norm of one row, `whitened` times `gain` plus `shift`; 1 over its deviation."""
     d = len(row)
@@ -185,7 +185,7 @@ def _normalise(row: Any, gain: Any, shift: Any, whitened: Any, out: Any) -> Any:
     return inverse
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
 def _normalise_backward(
     grad: Any, gain: Any, whitened: Any, inverse: Any, to_gain: Any, to_shift: Any, out: Any
 ) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +18,7 @@ import policies.dropout
 import recgpt.rows
 from recgpt.model import GPT, Shape
 from recgpt.rows import hidden_at, is_covered
+from tests.pages import ROOT
 
 N_ITEMS, N_USERS, LENGTH = 50, 9, 23
 
@@ -143,3 +148,38 @@ def test_a_network_that_is_not_trained_drops_nothing() -> None:
     tokens, users, segments, asked = batch()
     mine = hidden_at(model, tokens, users, segments, asked)
     assert torch.equal(mine, model(tokens, users, segments)[asked])
+
+
+BITS = """
+import hashlib, sys
+import torch
+from policies.base import Fitting
+from policies.comirec import ComiRec
+from policies.examples import mixed
+from policies.train import Training
+from recgpt.policy import RecGPT1
+
+torch.set_num_threads(1)
+example, brief = mixed(0), Training(epochs=2, patience=0)
+for policy in (RecGPT1(pretraining=brief, tuning=brief), ComiRec(training=brief)):
+    state = policy.fit(example.sequences, example.catalogue, Fitting(seed=1)).state()
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(state[name].tobytes())
+    print(digest.hexdigest())
+"""
+
+
+def test_kernels_from_the_cache_have_the_bits_of_those_just_compiled(tmp_path: Path) -> None:
+    """Compiled copies of one function may add in another order, and which of them is called must
+    not depend on what has been compiled before.
+    """
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", BITS]
+    outputs = []
+    for _ in range(2):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+        assert done.returncode == 0, done.stderr
+        outputs.append(done.stdout)
+    assert len(outputs[0].split()) == 2
+    assert outputs[0] == outputs[1]
