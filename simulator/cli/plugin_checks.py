@@ -9,12 +9,34 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from simulator.cli.failure import Failure
 from simulator.cli.say import say
 
 if TYPE_CHECKING:
     from policies.check import Result
     from policies.plugins import Registry
+
+PARAMS = click.option(
+    "--param",
+    "params",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A parameter (YAML value); may be repeated.",
+)
+
+ONLY = click.option(
+    "--only", multiple=True, metavar="CHECK", help="Run only these checks; may be repeated."
+)
+
+LIMIT = click.option(
+    "--limit",
+    default=600.0,
+    type=click.FloatRange(0, min_open=True),
+    show_default=True,
+    help="Seconds for one check.",
+)
 
 GRACE = 15.0
 """Seconds beyond the limit of a check after which its process is ended: Python code is interrupted

@@ -12,7 +12,16 @@ import click
 from policies.device import Device
 from simulator.cli.failure import failures
 from simulator.cli.options import FILE, FOLDER, SEED
-from simulator.cli.plugin_checks import apart, chosen, list_plugins, parameters, tell_results
+from simulator.cli.plugin_checks import (
+    LIMIT,
+    ONLY,
+    PARAMS,
+    apart,
+    chosen,
+    list_plugins,
+    parameters,
+    tell_results,
+)
 from simulator.cli.say import say
 
 if TYPE_CHECKING:
@@ -45,16 +54,8 @@ def list_(as_json: bool) -> None:
 
 @policies.command()
 @click.argument("name")
-@click.option(
-    "--param",
-    "params",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A hyper-parameter (YAML value); may be repeated.",
-)
-@click.option(
-    "--only", multiple=True, metavar="CHECK", help="Run only these checks; may be repeated."
-)
+@PARAMS
+@ONLY
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the made-up logs.")
 @click.option(
     "--device",
@@ -63,13 +64,7 @@ def list_(as_json: bool) -> None:
     show_default=True,
     help="Where policies are fitted.",
 )
-@click.option(
-    "--limit",
-    default=600.0,
-    type=click.FloatRange(0, min_open=True),
-    show_default=True,
-    help="Seconds for one check.",
-)
+@LIMIT
 def check(
     name: str,
     params: tuple[str, ...],

@@ -11,7 +11,16 @@ import click
 
 from simulator.cli.failure import failures
 from simulator.cli.options import FILE, SEED
-from simulator.cli.plugin_checks import apart, chosen, list_plugins, parameters, tell_results
+from simulator.cli.plugin_checks import (
+    LIMIT,
+    ONLY,
+    PARAMS,
+    apart,
+    chosen,
+    list_plugins,
+    parameters,
+    tell_results,
+)
 from simulator.cli.say import say
 
 if TYPE_CHECKING:
@@ -46,29 +55,15 @@ def list_(as_json: bool) -> None:
 
 @users.command()
 @click.argument("name")
-@click.option(
-    "--param",
-    "params",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="A parameter (YAML value); may be repeated.",
-)
-@click.option(
-    "--only", multiple=True, metavar="CHECK", help="Run only these checks; may be repeated."
-)
+@PARAMS
+@ONLY
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the world.")
 @click.option(
     "--scenario",
     type=FILE,
     help="Check on the data of this scenario; in a small synthetic world if left out.",
 )
-@click.option(
-    "--limit",
-    default=600.0,
-    type=click.FloatRange(0, min_open=True),
-    show_default=True,
-    help="Seconds for one check.",
-)
+@LIMIT
 def check(
     name: str,
     params: tuple[str, ...],

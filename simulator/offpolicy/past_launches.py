@@ -26,14 +26,13 @@ from simulator.log.eventlog import EventLog
 from simulator.log.workspace import Workspace
 from simulator.offpolicy.settings import ReplayError
 from simulator.report.drawn import lifts_in
-from simulator.report.earlier import finite_numbers
+from simulator.report.earlier import finite_numbers, numbers
 from simulator.report.errors import ReportError
 from simulator.report.table_files import read
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.stats.launches import Calibrator, Estimated, Forecast, Launch, Relation
 from simulator.stats.moments import Floats
-from simulator.stats.readings import UnreadableError, read_numbers
 from simulator.stats.rows import Rows, labels
 from simulator.stats.unit_table import TableError
 
@@ -153,7 +152,7 @@ def _past_tests(rows: Rows, scenario: Scenario) -> list[PastTest]:
     arm, control, names = (texts or [""] * len(lift) for texts in (arm, control, names))
     simulated = None
     if "simulated" in rows.columns:
-        simulated = _optional(rows, "simulated"), _optional(rows, "simulated_se")
+        simulated = numbers(rows, "simulated"), numbers(rows, "simulated_se")
     tests = []
     for i in range(len(lift)):
         place = rows.place(i)
@@ -199,21 +198,6 @@ def _texts(rows: Rows, column: str, needed: bool = False) -> list[str]:
     if needed and "" in texts:
         raise TableError(f"{rows.place(texts.index(''))}: column {column!r} has no value")
     return texts
-
-
-def _optional(rows: Rows, column: str) -> Floats:
-    """A column of numbers, NaN where it is blank.
-
-    Raises:
-        TableError: no such column, or a cell that is no number, with its row.
-    """
-    try:
-        reading = read_numbers(rows.cells(column))
-    except UnreadableError as error:
-        raise TableError(f"{rows.place(error.row)}: column {column!r} is {error.why}") from error
-    if reading is None:
-        raise TableError(f"column {column!r} holds no numbers")
-    return np.asarray(reading.values, dtype=np.float64)
 
 
 def _errors(rows: Rows) -> Floats:

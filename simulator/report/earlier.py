@@ -82,6 +82,19 @@ def finite_numbers(rows: Rows, column: str) -> Floats:
     Raises:
         TableError: it is none, with the row.
     """
+    values = numbers(rows, column)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise TableError(f"{rows.place(int(bad[0]))}: column {column!r} has no finite number")
+    return values
+
+
+def numbers(rows: Rows, column: str) -> Floats:
+    """A column of numbers, NaN where it is blank.
+
+    Raises:
+        TableError: no such column, or a cell that is no number, with its row.
+    """
     cells = rows.cells(column)
     try:
         reading = read_numbers(cells)
@@ -90,9 +103,6 @@ def finite_numbers(rows: Rows, column: str) -> Floats:
         raise TableError(f"{place}: column {column!r} is {error.why}; {error.advice}") from error
     if reading is None:
         raise TableError(f"column {column!r} holds no numbers; the first cell is {cells[0]}")
-    bad = np.flatnonzero(~np.isfinite(reading.values))
-    if len(bad):
-        raise TableError(f"{rows.place(int(bad[0]))}: column {column!r} has no finite number")
     return np.asarray(reading.values)
 
 

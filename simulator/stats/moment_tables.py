@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -532,10 +533,8 @@ def _times(column: str, names: Sequence[str]) -> Floats:
     Raises:
         TableError: they are neither.
     """
-    try:
+    with suppress(ValueError):  # then they are dates or times
         return np.array([float(name) for name in names])
-    except ValueError:
-        pass
     try:
         times = [datetime.fromisoformat(name) for name in names]
     except ValueError as error:
