@@ -92,6 +92,8 @@ FIRST = {
     "stats/wrong": "stats_audit",
     "offpolicy/fidelity": "fidelity",
     "offpolicy/fidelity_page": "fidelity",
+    "offpolicy/agreement": "fidelity",
+    "offpolicy/online": "fidelity",
     "offpolicy/rounds": "offpolicy_rounds",
     "offpolicy/slates": "offpolicy_exact",
     "offpolicy/estimators": "offpolicy_exact",

@@ -23,24 +23,12 @@ from simulator.cli.fidelity import fidelity as command
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
 from simulator.log.workspace import Workspace, load_catalogue
+from simulator.offpolicy.agreement import Agreement, Figure, agreement, for_new_policies
 from simulator.offpolicy.evidence import Evidence
-from simulator.offpolicy.fidelity import (
-    FEWEST,
-    POLICIES,
-    YARDSTICKS,
-    Agreement,
-    FidelityResult,
-    Figure,
-    Online,
-    OnlinePolicy,
-    agreement,
-    best_of,
-    for_new_policies,
-    online,
-    widened,
-)
+from simulator.offpolicy.fidelity import FEWEST, POLICIES, YARDSTICKS, FidelityResult, widened
 from simulator.offpolicy.fidelity_page import _figures, _policies, answer
 from simulator.offpolicy.jobs import Lesson, Wanted, served, training
+from simulator.offpolicy.online import Online, OnlinePolicy, best_of, online
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream

@@ -36,7 +36,7 @@ from simulator.offpolicy.replay import (
     ReplaySettings,
     evaluate,
 )
-from simulator.offpolicy.replay_page import _scale, save
+from simulator.offpolicy.replay_page import _days, _scale, save
 from simulator.offpolicy.result import as_json, gather
 from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.scores import orderings
@@ -230,6 +230,19 @@ def test_unknown_propensities_flag_matching() -> None:
     assert found.headline.verdict is not None
     assert "inherits the logging policy's bias" in str(found.headline.verdict)
     assert "unknown" in str(found["ips"].refused)
+
+
+@pytest.mark.parametrize("kind", ["unknown", "conditional"])
+def test_days_have_weights_only_where_propensities_are_known(kind: str) -> None:
+    (found,) = evaluate(Stream(made_log(kind)), [Uniform()], USERS, ITEMS, QUICK)
+    days, table = list(found.weights.by_day()), _days(found.weights)
+    assert [day.rounds for day in days] == [USERS] * 6
+    known = kind != "unknown"
+    assert [math.isfinite(day.mean_weight) for day in days] == [known] * 6
+    assert [math.isfinite(day.snips) for day in days] == [known] * 6
+    heads = [column.head for column in table.columns]
+    assert heads[3:] == (["Mean weight", "Self-normalised"] if known else [])
+    assert {len(row) for row in table.rows} == {len(heads)}
 
 
 def test_a_null_propensity_in_a_log_that_says_it_has_them_is_named() -> None:

@@ -88,8 +88,9 @@ from simulator.cli.say import say
 )
 @click.option(
     "--clusters",
-    metavar="COLUMN",
-    help="Column of the catalogue (tag, author) by which mips and lips tell items apart.",
+    metavar="COLUMN|POLICY:N",
+    help="By what mips, lips and offcem tell items apart: a column of the catalogue (tag, author),"
+    " or N clusters of the item vectors of a policy (bpr:50).",
 )
 @click.option(
     "--resamples", default=1000, type=RESAMPLES, show_default=True, help="Of the bootstrap by user."

@@ -52,7 +52,7 @@ class WeightsOfDay:
         day: of the log.
         rounds: how many.
         logged: mean reward of the log.
-        mean_weight: of whole slates.
+        mean_weight: of whole slates; NaN where propensities are unknown.
         snips: the day's self-normalised estimate; NaN where no round has a weight.
     """
 
@@ -126,7 +126,7 @@ class Weights:
             [*self.largest, *((float(known[i]), int(r.row[i])) for i in top)],
             key=lambda pair: -pair[0],
         )[:KEEP]
-        self._by_day(r.day, e.total, known)
+        self._by_day(r.day, e.total, weight)
 
     def _by_day(self, day: IntArray, reward: DoubleArray, weight: DoubleArray) -> None:
         days, index = np.unique(day, return_inverse=True)

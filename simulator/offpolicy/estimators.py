@@ -26,6 +26,10 @@ their sums.
 """
 
 
+Scope = Literal["slates", "items", "clusters"]
+"""What an estimator weighs: whole slates, single items, or clusters of items at their places."""
+
+
 class Estimator(ABC):
     """An off-policy estimator: a sum of ratios of sums over rounds."""
 
@@ -42,8 +46,8 @@ class Estimator(ABC):
     """The sampling error of the reward model moves it, and so its intervals."""
     level: ClassVar[Level | None] = None
     """The kinds whose table it rests on (`kind_table`); None: on none."""
-    scope: ClassVar[Literal["slates", "items"]] = "slates"
-    """Whether its weights are of whole slates, or of single items."""
+    scope: ClassVar[Scope] = "slates"
+    """What its weights are of."""
     normalised: ClassVar[bool] = False
     """What enters with a weight is divided by the mean weight."""
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from policies.base import DoubleArray
+from policies.base import DoubleArray, IntArray
 from simulator.log.metadata import Propensity
 from simulator.offpolicy.kind_table import KindTable
 from simulator.offpolicy.reward_model import RewardTable
@@ -52,8 +52,10 @@ class Evidence:
         target: Target,
         model: RewardTable | None = None,
         kinds: Mapping[str, KindTable] = MappingProxyType({}),
+        clusters: IntArray | None = None,
     ) -> None:
         self.rounds, self.target, self.model, self.kinds = rounds, target, model, kinds
+        self.clusters = clusters
 
     def __len__(self) -> int:
         return len(self.rounds)
@@ -131,9 +133,54 @@ class Evidence:
         """Sum of `item_weight` over the number of items that the target shows, `[R]`. Its
         expectation is 1; 0 where the target shows none.
         """
-        wanted = (self.share[:, :, None] * (self.target.slates > 0)).sum(axis=(1, 2))
-        mean: DoubleArray = self.item_weight.sum(axis=1) / np.maximum(wanted, 1.0)
+        mean: DoubleArray = self.item_weight.sum(axis=1) / self._wanted
         return mean
+
+    @cached_property
+    def _wanted(self) -> DoubleArray:
+        """How many items the target shows, `[R]`; 1 where it shows none."""
+        shown: DoubleArray = (self.share[:, :, None] * (self.target.slates > 0)).sum(axis=(1, 2))
+        return np.maximum(shown, 1.0)
+
+    @cached_property
+    def cluster_weight(self) -> DoubleArray:
+        """Weight of each logged item, `[R, K]`: the target's share of its cluster at its place over
+        the log's chance to draw a given item of the cluster there, times how many such items are
+        not above it. What all items of a cluster have in common then has, summed over a round, the
+        mean that it has under the target.
+        """
+        assert self.clusters is not None
+        cluster = self.clusters[self.rounds.item]
+        left = np.bincount(self.clusters)[cluster].astype(np.float64)
+        if self.rounds.kind == "conditional":
+            for place in range(1, self.rounds.length):
+                same = cluster[:, :place] == cluster[:, place, None]
+                left[:, place] -= same.sum(axis=1)
+        weight: DoubleArray = self._cluster_share(cluster) / (self.rounds.propensity * left)
+        return weight
+
+    @cached_property
+    def mean_cluster_weight(self) -> DoubleArray:
+        """Sum of `cluster_weight` over the number of items that the target shows, `[R]`. Its
+        expectation is 1; 0 where the target shows none.
+        """
+        mean: DoubleArray = self.cluster_weight.sum(axis=1) / self._wanted
+        return mean
+
+    def _cluster_share(self, cluster: IntArray) -> DoubleArray:
+        """Probability that the target shows an item of the logged one's cluster at each place,
+        `[R, K]`: exact of single items where it says what it expects, else that of its slates.
+        """
+        assert self.clusters is not None
+        if self.rounds.length == 1 and self.target.foretells:
+            here, row = np.unique(cluster, return_inverse=True)
+            belongs = (self.clusters == here[:, None]).astype(np.float64)
+            return self.target.expects(belongs, row.reshape(cluster.shape))
+        share = np.zeros(cluster.shape)
+        for d in range(self.target.slates.shape[1]):
+            slate = self.target.slates[:, d]
+            share += self.share[:, d, None] * ((self.clusters[slate] == cluster) & (slate > 0))
+        return share
 
     @cached_property
     def total(self) -> DoubleArray:

@@ -7,14 +7,14 @@ own log.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from policies.base import Catalogue, DoubleArray, Fitting, Progress, silent
+from policies.base import Catalogue, Fitting, Progress, silent
 from policies.device import device
 from policies.registry import make
 from policies.time import DAY
@@ -22,22 +22,22 @@ from simulator.designs.paired import Paired
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
+from simulator.offpolicy.agreement import Agreement, Figure, agreement
 from simulator.offpolicy.estimators import Gain, HitRate
+from simulator.offpolicy.item_clusters import clusters_of
 from simulator.offpolicy.jobs import Lesson, Wanted, served, target, training
-from simulator.offpolicy.kind_table import clusters_of
+from simulator.offpolicy.online import Online, OnlinePolicy, best_of, online
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
 from simulator.offpolicy.rollout import Rollout
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import Ordering, orderings
-from simulator.offpolicy.uncertainty import Ratios, bootstrap
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Arm
 from simulator.serving.ranking import Ranker
-from simulator.stats.moments import relative
 from simulator.stats.tests import adjust
-from simulator.stats.winners import Race, Winner, corrected, winner
+from simulator.stats.winners import Winner
 
 FEWEST = 8
 """Fewer policies say nothing of a rank correlation."""
@@ -75,177 +75,6 @@ YARDSTICKS: dict[str, dict[str, Any]] = {
 }
 """Arms that are added, in this order, to a scenario with too few: spread in quality, cheap to fit.
 """
-
-
-@dataclass(frozen=True)
-class Online:
-    """What the simulated A/B says.
-
-    Attributes:
-        arms: names.
-        value: `[A]` reward per request.
-        lift: `[A]` of reward per user over the control, a fraction.
-        resampled: `[A, B]` `lift` in resamples of users, the same for all arms.
-        value_error: `[A]` standard error of `value`.
-    """
-
-    arms: tuple[str, ...]
-    control: str
-    value: DoubleArray
-    value_error: DoubleArray
-    lift: DoubleArray
-    resampled: DoubleArray
-
-    def of(self, arms: Sequence[str]) -> Online:
-        """The same of these arms, in their order."""
-        rows = [self.arms.index(arm) for arm in arms]
-        return replace(
-            self,
-            arms=tuple(arms),
-            value=self.value[rows],
-            value_error=self.value_error[rows],
-            lift=self.lift[rows],
-            resampled=self.resampled[rows],
-        )
-
-    def policies(self) -> Iterator[OnlinePolicy]:
-        """Each arm with its intervals."""
-        low, high = np.nanquantile(self.resampled, [0.025, 0.975], axis=1)
-        columns = (self.lift, low, high, self.value, self.value_error)
-        for arm, *row in zip(self.arms, *columns, strict=True):
-            yield OnlinePolicy(arm, *map(float, row))
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One offline figure of every policy.
-
-    Attributes:
-        name: of the estimator or the ranking figure.
-        value: `[A]`, NaN where it could not be had.
-        error: `[A]` standard error.
-        verdict: `[A]` words.
-        estimates: it claims to be the reward per request, so that it has an error against the
-            truth.
-        reasons: `[A]` why each verdict is no better.
-        influence: `[A]` first-order effects of the same units on each value, by which values that
-            share their luck are told apart; none: they are taken for independent.
-    """
-
-    name: str
-    value: DoubleArray
-    error: DoubleArray
-    verdict: tuple[str, ...]
-    estimates: bool
-    reasons: tuple[tuple[str, ...], ...] = ()
-    influence: tuple[DoubleArray, ...] = ()
-
-    def tied(self, pick: int) -> list[int]:
-        """Policies that the figure's own error does not let stand behind `pick`: the 95% interval
-        of the difference holds 0.
-        """
-        units = {len(one) for one in self.influence}
-        found = []
-        for other in np.flatnonzero(np.isfinite(self.value)):
-            if other == pick:
-                continue
-            error = float(np.hypot(self.error[pick], self.error[other]))
-            if len(units) == 1 and min(units) > 1:
-                together = self.influence[pick] - self.influence[other]
-                error = float(np.sqrt(np.square(together).sum()))
-            if self.value[pick] - self.value[other] <= 1.96 * error:
-                found.append(int(other))
-        return found
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How well one offline figure foretells the online lift.
-
-    Attributes:
-        figure: its name.
-        policies: for how many it could be had.
-        usable: for how many of them its own verdict is not `unusable`.
-        pairs: pairs of policies whose online difference is proven (95% interval of the difference,
-            by user, without 0).
-        ordered: share of these pairs that the figure puts in the right order, ties counting half; a
-            coin gets one half.
-        ordered_error: its standard error, each policy left out in turn (jackknife: pairs that share
-            a policy are dependent).
-        rho, low, high: Spearman's rank correlation with the true lift, and its 95% interval over
-            the noise of both sides (users resampled online; the figure's own standard error
-            offline). Of these policies, not of all there might be.
-        new_low, new_high: 95% interval for policies of which these are a sample (Bonett & Wright,
-            Psychometrika 2000: its width shrinks as 1 / sqrt(policies - 3)).
-        p: two-sided, by permutations of the policies.
-        kendall: tau-b.
-        error: root mean squared relative error against the true reward per request; NaN where it
-            does not claim to be that.
-        covered: for how many policies the figure's interval held the truth.
-        pick: the policy that the figure puts first.
-        tied: those that its own error does not let stand behind `pick`.
-        doubts: why its verdict on `pick` is no better.
-        regret: online lift of the best policy less that of `pick`, a fraction, as measured: too
-            high on average, since the best was chosen by its luck, too.
-        lost, lost_low, lost_high: the same, corrected for that, with its 95% interval
-            (`stats.winners`); not below 0.
-        p_adjusted: `p` by Holm over all figures; NaN until they are put together.
-        points: the figure of each policy, in the order of the policies.
-    """
-
-    figure: str
-    policies: int
-    usable: int
-    pairs: int
-    ordered: float
-    ordered_error: float
-    rho: float
-    low: float
-    high: float
-    new_low: float
-    new_high: float
-    p: float
-    kendall: float
-    error: float
-    covered: int | None
-    pick: str
-    tied: tuple[str, ...]
-    doubts: tuple[str, ...]
-    regret: float
-    lost: float
-    lost_low: float
-    lost_high: float
-    p_adjusted: float
-    points: tuple[FigurePoint, ...]
-
-
-@dataclass(frozen=True)
-class FigurePoint:
-    """An offline figure of one policy: value (NaN: it could not be had), standard error and the
-    word of its verdict.
-    """
-
-    value: float
-    error: float
-    verdict: str
-
-
-@dataclass(frozen=True)
-class OnlinePolicy:
-    """A policy in the simulated A/B.
-
-    Attributes:
-        policy: its name.
-        lift, low, high: of reward per user over the control, a fraction, with its 95% interval.
-        per_request, error: reward per request, with its standard error.
-    """
-
-    policy: str
-    lift: float
-    low: float
-    high: float
-    per_request: float
-    error: float
 
 
 @dataclass(frozen=True)
@@ -380,41 +209,6 @@ def _same(yardstick: Arm, arm: Arm) -> bool:
     )
 
 
-def online(log: EventLog, control: str, reward: str, resamples: int, seed: int) -> Online:
-    """Reward per request and lift per user of every arm, by the A/B's own log."""
-    n = log.metadata.n_users
-    arms = tuple(arm for arm in log.metadata.arms if arm != HISTORY)
-    per_request, per_user = [], []
-    for arm in arms:
-        total, requests = np.zeros(n), np.zeros(n)
-        for rounds in Stream(log, reward, arm):
-            total += np.bincount(
-                rounds.user, weights=np.nan_to_num(rounds.reward).sum(axis=1), minlength=n
-            )
-            requests += np.bincount(rounds.user, minlength=n)
-        per_request.append(Ratios(total[:, None], requests[:, None]))
-        per_user.append(Ratios(total[:, None], np.ones((n, 1))))
-    base = arms.index(control)
-    means = np.array([one.value for one in per_user])
-    drawn = bootstrap(per_user, resamples, seed)
-    errors = np.array([one.error() for one in per_request])
-    if means[base] == 0:
-        raise ReplayError(
-            f"the control {control!r} got no {reward} in the simulated A/B, so there is no lift"
-            " over it; take another reward"
-        )
-    with np.errstate(divide="ignore", invalid="ignore"):  # a resample may miss all of a rare reward
-        lifts = relative(drawn[base], drawn)
-    return Online(
-        arms,
-        control,
-        np.array([o.value for o in per_request]),
-        errors,
-        relative(means[base], means),
-        lifts,
-    )
-
-
 @dataclass(frozen=True)
 class Offline:
     """What the history log says of every policy, fitted on all of it but the last days.
@@ -532,152 +326,6 @@ def settings(seed: int, resamples: int, recall: int) -> ReplaySettings:
     """Every off-policy estimator; HR and NDCG at 10, and HR at the length of recall."""
     ranked = {"hr@10": (HitRate(10),), "ndcg@10": (Gain(10),), f"hr@{recall}": (HitRate(recall),)}
     return ReplaySettings((*ranked, *ESTIMATORS), ranked, resamples, seed=seed, contexts=3)
-
-
-def agreement(figure: Figure, truth: Online, covers: Iterable[bool | None], seed: int) -> Agreement:
-    """One offline figure against the truth."""
-    from scipy.stats import kendalltau
-
-    have = np.isfinite(figure.value)
-    value, lift, resampled = figure.value[have], truth.lift[have], truth.resampled[have]
-    random = np.random.Generator(np.random.Philox(key=seed))
-    noise = random.standard_normal((resampled.shape[1], len(value))) * np.nan_to_num(
-        figure.error[have]
-    )
-    rhos = _spearman(value + noise, resampled.T)
-    known = rhos[np.isfinite(rhos)]
-    rho = float(_spearman(value[None], lift[None])[0])
-    low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
-    new_low, new_high = for_new_policies(rho, len(value))
-    # 5,000 permutations: among 30 figures Holm asks the best for a p of .0017, which is known to
-    # within .0006.
-    shuffled = random.permuted(np.broadcast_to(lift, (5000, len(lift))), axis=1)
-    p = float("nan")
-    if np.isfinite(rho):
-        p = float((np.abs(_spearman(value[None], shuffled)) >= abs(rho) - 1e-12).mean())
-    pairs, ordered, ordered_error = _order(value, lift, resampled)
-    biases = relative(truth.value[have], value)
-    held = [bool(c) for c, h in zip(covers, have, strict=True) if h and c is not None]
-    pick = int(np.flatnonzero(have)[int(np.argmax(value))])
-    return Agreement(
-        figure=figure.name,
-        policies=len(value),
-        usable=sum(
-            bool(h) and word != "unusable" for h, word in zip(have, figure.verdict, strict=True)
-        ),
-        pairs=pairs,
-        ordered=ordered,
-        ordered_error=ordered_error,
-        rho=rho,
-        low=float(low),
-        high=float(high),
-        new_low=new_low,
-        new_high=new_high,
-        p=p,
-        kendall=(
-            float(kendalltau(value, lift).statistic) if len(np.unique(value)) > 1 else float("nan")
-        ),
-        error=float(np.sqrt(np.square(biases).mean())) if figure.estimates else float("nan"),
-        covered=sum(held) if figure.estimates else None,
-        pick=truth.arms[pick],
-        tied=tuple(truth.arms[other] for other in figure.tied(pick)),
-        doubts=figure.reasons[pick] if figure.reasons else (),
-        regret=float(np.nanmax(truth.lift) - truth.lift[pick]),
-        **dict(zip(("lost", "lost_low", "lost_high"), lost_by(truth, pick), strict=True)),
-        p_adjusted=float("nan"),
-        points=tuple(
-            FigurePoint(float(value), float(error), word)
-            for value, error, word in zip(figure.value, figure.error, figure.verdict, strict=True)
-        ),
-    )
-
-
-def race_from(truth: Online, base: int) -> Race | None:
-    """All policies against one of them, by their lifts and the resamples; None where none differs
-    from it.
-    """
-    others = np.delete(np.arange(len(truth.arms)), base)
-    away = truth.resampled[others] - truth.resampled[base]
-    away = away[:, np.isfinite(away).all(axis=0)]
-    if away.shape[1] < 2:
-        return None
-    cov = np.atleast_2d(np.cov(away))
-    # A policy that differs by nothing but rounding, the same for every user, is no rival.
-    differs = np.diag(cov) > 1e-20
-    if not differs.any():
-        return None
-    names = [truth.arms[place] for place in others[differs]]
-    lifts = truth.lift[others[differs]] - truth.lift[base]
-    return Race.of_lifts(names, lifts, cov[np.ix_(differs, differs)])
-
-
-def best_of(truth: Online, reward: str) -> Winner | None:
-    """The best policy online, corrected for having been chosen."""
-    race = race_from(truth, truth.arms.index(truth.control))
-    return None if race is None or len(race.arms) < 2 else winner(race, truth.control, reward)
-
-
-def lost_by(truth: Online, pick: int) -> tuple[float, float, float]:
-    """What `pick` loses against the best of the others, corrected for that one's having been
-    chosen, with its 95% interval: 0 where it is not behind.
-    """
-    race = race_from(truth, pick)
-    if race is None:  # no noise: the difference is what it is
-        exact = max(0.0, float(np.nanmax(truth.lift) - truth.lift[pick]))
-        return exact, exact, exact
-    estimate, low, high = (max(0.0, float(value)) for value in corrected(race))
-    return estimate, low, high
-
-
-def for_new_policies(rho: float, n: int) -> tuple[float, float]:
-    """95% interval of Spearman's correlation over `n` sampled policies (Bonett & Wright,
-    Psychometrika 2000).
-    """
-    if n <= 3 or not np.isfinite(rho):
-        return float("nan"), float("nan")
-    half = 1.96 * np.sqrt((1 + rho**2 / 2) / (n - 3))
-    # A perfect correlation would be infinite on Fisher's scale.
-    z = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
-    return float(np.tanh(z - half)), float(np.tanh(z + half))
-
-
-def _order(
-    value: DoubleArray, lift: DoubleArray, resampled: DoubleArray
-) -> tuple[int, float, float]:
-    """Pairs whose online difference is proven, the share of them that `value` orders right, and its
-    jackknife standard error.
-    """
-    n = len(value)
-    low, high = np.nanquantile(resampled[:, None] - resampled[None, :], [0.025, 0.975], axis=2)
-    proven = np.triu((low > 0) | (high < 0), 1)
-    offline = np.sign(value[:, None] - value[None, :])
-    online = np.sign(lift[:, None] - lift[None, :])
-    right = np.where(proven, (offline == online) + 0.5 * (offline == 0), 0.0)
-    count, total = int(proven.sum()), float(right.sum())
-    if not count:
-        return 0, float("nan"), float("nan")
-    counts = count - proven.sum(axis=0) - proven.sum(axis=1)
-    totals = total - right.sum(axis=0) - right.sum(axis=1)
-    left_out = np.divide(totals, counts, out=np.full(n, np.nan), where=counts > 0)
-    spread = np.nan
-    if np.isfinite(left_out).any():
-        spread = np.nansum(np.square(left_out - np.nanmean(left_out)))
-    return count, total / count, float(np.sqrt((n - 1) / n * spread))
-
-
-def _spearman(left: DoubleArray, right: DoubleArray) -> DoubleArray:
-    """Spearman's rank correlation of each row of `left` with the same row of `right` (one row
-    serves all), ties by mean ranks.
-    """
-    from scipy.stats import rankdata
-
-    a, b = np.broadcast_arrays(rankdata(left, axis=1), rankdata(right, axis=1))
-    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        out: DoubleArray = (a * b).sum(axis=1) / np.sqrt(
-            np.square(a).sum(axis=1) * np.square(b).sum(axis=1)
-        )
-    return out
 
 
 def agreements(truth: Online, replayed: Offline, seed: int) -> Iterator[Agreement]:

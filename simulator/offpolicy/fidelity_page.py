@@ -9,7 +9,9 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from simulator.offpolicy.fidelity import Agreement, FidelityResult, OnlinePolicy
+from simulator.offpolicy.agreement import Agreement
+from simulator.offpolicy.fidelity import FidelityResult
+from simulator.offpolicy.online import OnlinePolicy
 from simulator.page import saved
 from simulator.page.blocks import (
     Block,

@@ -23,7 +23,7 @@ from simulator.config.document import ScenarioError, YamlDocument
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog, merge
 from simulator.log.metadata import FIT, HISTORY
-from simulator.offpolicy.kind_table import clusters_of
+from simulator.offpolicy.item_clusters import clusters_by_vectors, clusters_of
 from simulator.offpolicy.logging_policy import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream, Uniform
@@ -133,8 +133,9 @@ class ReplayOptions:
         contexts: of the reward model.
         seed: of fits and targets.
         chunk: impressions held at once.
-        clusters: column of the catalogue by which `mips` and `lips` tell items apart; None: they
-            do not run.
+        clusters: by what `mips`, `lips` and `offcem` tell items apart: a column of the catalogue,
+            or `POLICY:number`, clusters by the item vectors of a policy that is fitted on what came
+            before the rounds; None: they do not run.
         served: policies are asked through the serving of the scenario (its channels, quotas and
             ranking stage), and not alone.
     """
@@ -201,7 +202,7 @@ def ab_test(
             targets,
             truths,
             notes=log.metadata.notes,
-            clusters=_clusters(catalogue, options),
+            clusters=_clusters(catalogue, options.clusters),
         )
 
 
@@ -287,7 +288,7 @@ def replay_log(
         targets,
         policies=tuple(policies),
         notes=notes,
-        clusters=_clusters(known, options),
+        clusters=_clusters(known, options.clusters, lessons[0], fitting),
     )
 
 
@@ -320,11 +321,27 @@ def _of_lives(number: int) -> dict[str, str]:
     return {"fits": note}
 
 
-def _clusters(catalogue: Catalogue, options: ReplayOptions) -> IntArray | None:
-    if options.clusters is None:
+def _clusters(
+    catalogue: Catalogue,
+    by: str | None,
+    lesson: Lesson | None = None,
+    fitting: Fitting | None = None,
+) -> IntArray | None:
+    """The clusters of the items; those of vectors are of a policy fitted on the lesson."""
+    if by is None:
         return None
+    vectors = re.fullmatch(r"(?P<policy>.+):(?P<number>\d+)", by)
     try:
-        return clusters_of(catalogue, options.clusters)
+        if vectors is None:
+            return clusters_of(catalogue, by)
+        if lesson is None or fitting is None:
+            raise ValueError(
+                f"--clusters {by}: no policy is fitted on a log of published propensities; name a"
+                " column of the catalogue"
+            )
+        wanted = Wanted.parse(vectors["policy"])
+        ((_, (policy,)),) = fitted([wanted], [lesson], catalogue, fitting)
+        return clusters_by_vectors(wanted.label, policy, int(vectors["number"]), lesson.seed)
     except ValueError as error:
         raise ReplayError(str(error)) from error
 

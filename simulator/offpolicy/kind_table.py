@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from policies.base import Catalogue, DoubleArray, IntArray
+from policies.base import DoubleArray, IntArray
 from simulator.offpolicy.reward_model import RewardTable
 from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.target import Target
@@ -92,24 +92,3 @@ class KindTable:
         main = np.take_along_axis(cluster, first, axis=1)[:, 0]
         count = np.take_along_axis(often, first, axis=1)[:, 0]
         return np.where(count > 0, (main - 1) * MOST + np.minimum(count, MOST), 0)
-
-
-def clusters_of(catalogue: Catalogue, name: str) -> IntArray:
-    """Clusters `[n_items + 1]` of the items by a column of the catalogue: 1, 2, ...; 0 of no item.
-
-    Raises:
-        ValueError: no such column, or one that is no category.
-    """
-    there = sorted(
-        key
-        for key, column in catalogue.items.items()
-        if column.ndim == 1 and column.dtype.kind in "iu"
-    )
-    if name not in there:
-        has = f"the catalogue has {', '.join(there)}" if there else "the catalogue has none"
-        raise ValueError(
-            f"--clusters {name}: it must be a column of whole numbers of the items; {has}"
-        )
-    clusters = np.unique(catalogue.items[name], return_inverse=True)[1].astype(np.int64) + 1
-    clusters[0] = 0
-    return clusters

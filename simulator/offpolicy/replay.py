@@ -7,7 +7,7 @@ the model's own error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ import numpy as np
 
 from policies.base import DoubleArray, IntArray, Progress
 from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, Weights, Word
-from simulator.offpolicy.estimators import Estimator
+from simulator.offpolicy.estimators import Estimator, Scope
 from simulator.offpolicy.evidence import Evidence, ReplayFacts
 from simulator.offpolicy.rounds import Rounds
 from simulator.offpolicy.settings import DEFAULT, ESTIMATORS, ReplayError, ReplaySettings
@@ -204,7 +204,7 @@ class _Case:
         self.target, self.known, self.settings = target, known, settings
         self.sums = UnitSums(n_users, settings.units)
         self.weights = Weights(known.model.n_items)
-        self.of_items = Weights(known.model.n_items)
+        self.by_scope: dict[Scope, Weights] = {}
         self.facts: ReplayFacts | None = None
         self.refused: dict[str, str] = {}
         self.running: list[Estimator] = []
@@ -216,7 +216,8 @@ class _Case:
 
     def add(self, chunk: Rounds) -> None:
         """Ask the target about a chunk, and add every estimator's terms."""
-        e = Evidence(chunk, self.target(chunk), self.known.model, self.known.kinds)
+        known = self.known
+        e = Evidence(chunk, self.target(chunk), known.model, known.kinds, self.settings.clusters)
         if self.facts is None:
             self._decide(e)
         unit = self.sums.unit(chunk.user)
@@ -231,9 +232,7 @@ class _Case:
                 "weight": np.nan_to_num(weight),
             },
         )
-        if any(estimator.scope == "items" for estimator in self.running):
-            self.of_items.add(e, e.mean_item_weight)
-            self.sums.add(unit, {"item weight": e.mean_item_weight})
+        self._add_scopes(unit, e)
         self._add_asides(unit, e)
         for estimator in self.running:
             for i, (above, below) in enumerate(estimator.ratios(e)):
@@ -247,6 +246,13 @@ class _Case:
         self._add_gradients(e)
         if self.settings.modelled and chunk.kind != "unknown":
             self.sums.add(unit, {"residual": weight * e.residual})
+
+    def _add_scopes(self, unit: IntArray, e: Evidence) -> None:
+        """Add the weights of whatever the estimators weigh beside whole slates."""
+        for scope in sorted({estimator.scope for estimator in self.running} - {"slates"}):
+            mean = e.mean_item_weight if scope == "items" else e.mean_cluster_weight
+            self.by_scope.setdefault(scope, Weights(self.known.model.n_items)).add(e, mean)
+            self.sums.add(unit, {("mean weight", scope): mean})
 
     def _add_asides(self, unit: IntArray, e: Evidence) -> None:
         """Add the control variate of every estimator that has one, and what it is judged by."""
@@ -357,9 +363,10 @@ class _Case:
         wanted = [one for pick in chosen.values() for one in pick.both()]
         resampled = bootstrap([*wanted, own], self.settings.resamples, self.settings.seed)
         mean_weight = self._mean_weight("weight")
-        by_scope = {"slates": (self.weights, mean_weight)}
-        if "item weight" in self.sums:
-            by_scope["items"] = self.of_items, self._mean_weight("item weight")
+        by_scope = {"slates": (self.weights, mean_weight)} | {
+            scope: (weights, self._mean_weight(("mean weight", scope)))
+            for scope, weights in self.by_scope.items()
+        }
         residual = self._residual()
         estimates, at = [], 0
         for name in self.settings.estimators:
@@ -413,7 +420,7 @@ class _Case:
             },
         )
 
-    def _mean_weight(self, name: str) -> EstimateInterval:
+    def _mean_weight(self, name: Hashable) -> EstimateInterval:
         """The mean of a round's weight, which should be 1."""
         return delta(Ratios(self._column(name), self._column("rounds")), self.settings.level)
 

@@ -376,16 +376,18 @@ def _diagnostics(one: Evaluation) -> Iterator[tuple[str, str]]:
 
 
 def _days(weights: Weights) -> Table:
-    heads = columns("Day", "Rounds", "Logged reward", "Mean weight", "Self-normalised")
-    rows = [
-        (
-            plain(day.day, day.day),
-            numeric(whole, day.rounds),
-            *(numeric(number, value) for value in (day.logged, day.mean_weight, day.snips)),
-        )
-        for day in weights.by_day()
-    ]
-    return Table("By day", heads, rows, caption="By day")
+    """The rounds by day; what rests on weights is left out where propensities are unknown."""
+    days = list(weights.by_day())
+    weighed = any(is_defined(day.mean_weight) for day in days)
+    names = ["Day", "Rounds", "Logged reward"]
+    rows: list[tuple[Cell, ...]] = []
+    for day in days:
+        cells = plain(day.day, day.day), numeric(whole, day.rounds), numeric(number, day.logged)
+        by_weight = numeric(number, day.mean_weight), numeric(number, day.snips)
+        rows.append((*cells, *by_weight) if weighed else cells)
+    if weighed:
+        names += ["Mean weight", "Self-normalised"]
+    return Table("By day", columns(*names), rows, caption="By day")
 
 
 def _curve(row: Estimate) -> tuple[Markup, Table]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from policies.base import IntArray
-from simulator.offpolicy.abstractions import LatentIPS, MarginalIPS
+from simulator.offpolicy.abstractions import LatentIPS, MarginalIPS, OffCEM
 from simulator.offpolicy.candidates import CandidateDR, CandidateIPS, CandidateSNIPS
 from simulator.offpolicy.deterministic import ClickDR, ClickIPS
 from simulator.offpolicy.estimators import (
@@ -60,6 +60,7 @@ ESTIMATORS: dict[str, tuple[Estimator, ...]] = {
     "candidate_dr": (CandidateDR(),),
     "mips": (MarginalIPS(),),
     "lips": (LatentIPS(),),
+    "offcem": (OffCEM(),),
 }
 """Name -> its members: one; or one for each threshold (the last, infinite one is unbiased and
 judges the others); or, without thresholds, the estimate and another reading of the same log, whose

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from policies.base import Catalogue, DoubleArray, IntArray, Sequences
+from policies.base import Catalogue, IntArray, Sequences
+from policies.clustering import spherical_clusters
 from policies.elementary import logs1p
-from policies.products import matmul
 from policies.streams import Purpose, uniform
-
-ROUNDS = 20
-"""Of k-means; it moves hardly a user in the last of them."""
 
 FEATURES = ("tag", "author")
 """What clicks are counted by: the first that the catalogue has."""
@@ -38,23 +35,9 @@ def user_clusters(log: Sequences, catalogue: Catalogue, number: int, seed: int) 
     user = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
     cell = user * len(names) + group[clicks.items]
     count = np.bincount(cell, minlength=len(clicks) * len(names)).reshape(len(clicks), -1)
-    vectors = _unit(logs1p(count.astype(np.float64)))
+    vectors = logs1p(count.astype(np.float64))
     noise = uniform(seed, Purpose.ASSIGN, np.arange(len(clicks)), 3)
     cluster = np.argsort(np.argsort(noise, kind="stable")) % number
     who = np.flatnonzero(count.sum(axis=1))
-    centres = vectors[who[np.argsort(noise[who], kind="stable")[:number]]]
-    for _ in range(ROUNDS):
-        if not len(who):
-            break
-        cluster[who] = matmul(vectors[who], centres.T).argmax(axis=1)
-        sums = np.zeros_like(centres)
-        np.add.at(sums, cluster[who], vectors[who])
-        has_users = sums.any(axis=1, keepdims=True)
-        centres = np.where(has_users, _unit(sums), centres)
+    cluster[who] = spherical_clusters(vectors[who], number, noise[who])
     return np.unique(cluster, return_inverse=True)[1].astype(np.int64)
-
-
-def _unit(vectors: DoubleArray) -> DoubleArray:
-    length = np.sqrt(np.square(vectors).sum(axis=1, keepdims=True))
-    out: DoubleArray = vectors / np.where(length > 0, length, 1.0)
-    return out
