@@ -23,6 +23,7 @@ from types import CodeType, ModuleType
 from typing import Any, Generic, TypeVar, get_args, get_type_hints
 
 from policies.base import Params
+from policies.booleans import counted_booleans
 from policies.calls import PluginCallError, PluginError, calling
 from policies.rules import rule_of
 from policies.similar import similar, suggest
@@ -215,6 +216,11 @@ class Registry(Generic[T]):
             if isinstance(why, ValueError):
                 raise self.error(f"{self.noun} {name!r}: {why}") from why
             raise
+        for path, found in counted_booleans(params or {}, made):
+            key = ".".join(map(str, path))
+            whose = f"{self.noun} {name!r}: {self.parameter} {key!r}"
+            message = f"{whose}: must be a number; got {str(found).lower()}"
+            raise self.error(message, ((path, message),))
         return made
 
     def _is_one(self, value: Any) -> bool:

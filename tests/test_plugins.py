@@ -43,6 +43,7 @@ def test_names_are_listed_without_importing_any_policy() -> None:
         f"policies.{name}"
         for name in (
             "base",
+            "booleans",
             "calls",
             "lending",
             "plugins",
@@ -81,6 +82,11 @@ def test_hyper_parameters_are_checked_with_their_path() -> None:
         match=r"hyper-parameter 'timeout': must be greater than 0; got -1",
     ):
         make("remote", {"timeout": -1})
+    with pytest.raises(
+        PolicyError,
+        match=r"hyper-parameter 'training\.epochs': must be a number; got true",
+    ):
+        make("sasrec", {"training": {"epochs": True}})
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,11 @@ def test_flags_override_and_are_named_in_complaints(tmp_path: Path) -> None:
             ("seed: 7", "seed: seven"),
             r"s\.yaml:2: seed: must be a whole number; got 'seven'",
         ),
+        (("seed: 7", "seed: true"), r"s\.yaml:2: seed: must be a number; got True"),
+        (
+            ("kind: choice", f"kind: choice\n  diurnal: {{hours: [{'1, ' * 23}true]}}"),
+            r"s\.yaml:5: users\.diurnal\.hours\.23: must be a number; got",
+        ),
         (("seed: 7", "seed: -1"), r"s\.yaml:2: seed: .*greater than or equal to 0; got -1"),
         (
             ("policy: random", "policy: randm"),

@@ -32,7 +32,7 @@ from simulator.cli.say import say
     type=COUNT,
     default=24,
     show_default=True,
-    help="At most so many; fewer where every sign is decided before.",
+    help="At most so many, at least 5 (9 over two keys); fewer where every sign is decided before.",
 )
 @click.option(
     "--seeds",

@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from policies.booleans import counted_booleans
 from policies.rules import rule_of
 from simulator.config.document import (
     Keys,
@@ -327,7 +328,9 @@ class Scenario(ConfigSection):
         except ValidationError as error:
             keys_around = partial(_keys_around, document.values)
             raise ScenarioError(complaints(document, error, keys_around)) from error
-        wrong = _check_names(scenario, Path(document.file).parent)
+        numbers = counted_booleans(document.values, scenario)
+        wrong = [(keys, f"must be a number; got {found}") for keys, found in numbers]
+        wrong += _check_names(scenario, Path(document.file).parent)
         if wrong:
             lines = [f"{document.where(keys)}: {rule}" for keys, rule in wrong]
             raise ScenarioError("\n".join(lines))
