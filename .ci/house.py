@@ -222,6 +222,7 @@ COLUMNS = {
     "engine": 0.9,
     "serving": 0.78,
     "scenario": 0.6,
+    "living": 0.74,
     "page": 0.1,
     "stats": 0.3,
     "users": 0.52,

@@ -13,6 +13,7 @@ import policies  # noqa: F401 (chooses how numba and MKL work, before anything l
 
 if TYPE_CHECKING:
     from policies.base import (
+        Admitting,
         Catalogue,
         Expectant,
         Fitting,
@@ -119,7 +120,7 @@ _NAMES = {
     "simulator.users.check": "check_users",
     "simulator.users.choice": "Choice",
     "simulator.users.plugins": "UserModel UserModelError",
-    "policies.base": "Catalogue Expectant Fitting Histories"
+    "policies.base": "Admitting Catalogue Expectant Fitting Histories"
     " Policy Progress Retriever Scorer Sequences Slates Stochastic Updatable WorldBound",
     "policies.scored": "Scored",
     "policies.nearest": "Nearest",
@@ -145,6 +146,7 @@ __all__ = [
     "ESTIMATORS",
     "NEVER",
     "Absolute",
+    "Admitting",
     "Batch",
     "BiasError",
     "BiasResult",

@@ -184,6 +184,9 @@ class Catalogue:
             `author`, `tag`, ...
         users: per-user columns `[n_users, ...]` by name.
         attributes: item -> attribute ids, ragged: (`offsets [n_items + 2]`, `ids [M]`), or None.
+        available: `[n_items + 1]` whether an item may be shown now; None: all may. In a catalogue
+            that lives (`items:` of a scenario) the columns of an item that nobody has uploaded yet
+            are as those of padding.
     """
 
     n_users: int
@@ -191,6 +194,14 @@ class Catalogue:
     items: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     users: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
     attributes: tuple[IntArray, IntArray] | None = None
+    available: BoolArray | None = None
+
+    @property
+    def withheld(self) -> IntArray:
+        """The items `[G]` that may not be shown now, ascending."""
+        if self.available is None:
+            return np.zeros(0, dtype=np.int64)
+        return np.flatnonzero(~self.available[1:]).astype(np.int64) + 1
 
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
@@ -465,6 +476,31 @@ class Updatable(Protocol):
     def update(self, histories: Histories, slates: Slates, clicked: BoolArray) -> None:
         """Learn from the answers `clicked` `[B, k]` to `slates` `[B, k]` that were served to
         `histories`.
+        """
+
+
+@runtime_checkable
+class Admitting(Protocol):
+    """Optional ability in a catalogue that lives: to be told which items there are now, between two
+    fits.
+
+    A policy without it is not asked for items that its fit was not told of; those that were removed
+    stand in `Histories.seen` of its requests. One that has it must recall available items only,
+    and its requests' `seen` are what the user has seen.
+    """
+
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
+        """Take over what may be recalled from `t` on.
+
+        What is recalled afterwards depends on the fit and on these arguments alone, not on what was
+        admitted before: a run that is resumed admits the present catalogue only.
+
+        Args:
+            catalogue: as it is now: `available`, and the columns of all items that have been
+                uploaded so far, `uploaded` among them (days before the start of the A/B, negative
+                after it, NaN where nobody has uploaded the item yet).
+            new: `[m]` available items that the fit was not told of, ascending.
+            t: ms.
         """
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import (
+    Admitting,
     BoolArray,
     Catalogue,
     DoubleArray,
@@ -202,6 +203,16 @@ class Calls:
         arguments = lend(histories), lend(slates), lend(clicked)
         with self._calling("update", lend):
             self.policy.update(*arguments)
+
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> None:
+        """Tell an `Admitting` policy what may be recalled from `t` on."""
+        assert isinstance(self.policy, Admitting)
+        lend = self._lending(Shared)
+        arguments = lend(catalogue), lend(new)
+        with self._calling("admit", lend):
+            admitted = self.policy.admit(*arguments, t)
+        if admitted is not self.policy:
+            raise CallError(self.name, f"admit must return self; got {describe(admitted)}", "form")
 
     def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> FloatArray:
         """Probabilities `[B, k]` of a `Stochastic` policy."""

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from policies.base import (
     PADDING,
+    Admitting,
     Expectant,
     Fitting,
     Histories,
@@ -34,7 +35,15 @@ from policies.base import (
     WorldBound,
 )
 from policies.calls import CallError, Calls, Limit, OutOfTime, calling, raised, within
-from policies.examples import Example, chain, checkerboard, fresh, mixed, share_right
+from policies.examples import (
+    Example,
+    chain,
+    checkerboard,
+    fresh,
+    mixed,
+    share_right,
+    uploads,
+)
 from policies.form import fault
 
 K = 10
@@ -409,6 +418,46 @@ def learns_fresh(subject: Subject) -> None:
     _learns(subject, "fresh", example, 5, 0.8, asked)
 
 
+def admits(subject: Subject) -> None:
+    """told which items there are now, recalls these only, whatever it was told before; one that
+    learns `fresh` recalls new ones by their features
+    """
+    if not isinstance(subject.policy, Admitting):
+        raise NotPromised("is not told of new items: it has no method `admit`")
+    if subject.world is not None:
+        raise NotPromised("a yardstick of another world")
+    example = fresh(subject.seed)
+    old = np.arange(1, int(example.sequences.items.max()) + 1)
+    new, removed = np.arange(len(old) + 1, example.catalogue.n_items + 1), old[:5]
+    before, now = uploads(example.catalogue, new, []), uploads(example.catalogue, [], removed)
+    policy = subject.fit(replace(example, catalogue=before), **subject.policy.on_examples)
+    calls, nothing = subject.calls(policy), np.zeros(0, dtype=np.int64)
+    asked, answers = example.requests(), []
+    for catalogue, told in ((now, new), (before, nothing), (now, new)):
+        calls.admit(catalogue, told, 0)
+        answers.append(subject.recall(policy, asked, example.catalogue.n_items, subject.seed))
+        gone = np.isin(answers[-1].items, catalogue.withheld)
+        if gone.any():
+            row, place = np.argwhere(gone)[0]
+            item = int(answers[-1].items[row, place])
+            raise BrokenPromise(
+                f"item {item} is recalled after `admit` was told that it is not available"
+                f"\n{_reproduce(subject.policy, asked, int(row), gone.shape[1], answers[-1])}"
+            )
+    _same(subject, answers[0], answers[2], "after another catalogue was admitted meanwhile", asked)
+    if "fresh" in subject.policy.learns:
+        seen = np.ascontiguousarray(np.broadcast_to(old, (len(asked), len(old))))
+        share = share_right(
+            example, subject.recall(policy, replace(asked, seen=seen), 5, subject.seed).items
+        )
+        if share < 0.8:
+            raise BrokenPromise(
+                f"{share:.3f} of the 5 new items recalled after `admit` are right; at least 0.8"
+                f" must be: policies.examples.fresh(seed={subject.seed}), whose new items the fit"
+                " was not told of"
+            )
+
+
 def no_look_ahead(subject: Subject) -> None:
     """what a user did later changes nothing: neither in the same batch nor in an earlier call"""
     policy = subject.fitted
@@ -490,6 +539,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         learns_checkerboard,
         learns_chain,
         learns_fresh,
+        admits,
         no_look_ahead,
         cost,
     )

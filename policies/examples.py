@@ -4,11 +4,12 @@ tests.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from policies.base import BoolArray, Catalogue, Histories, IntArray, Sequences
 
@@ -101,6 +102,19 @@ def fresh(seed: int = 0, n_users: int = 120, n_items: int = 40, new: int = 20) -
     right = parity[None, :] == (np.arange(n_users) % 2)[:, None]
     right[:, : n_items + 1] = False
     return Example(old.sequences, _catalogue(n_users, n_items + new), right)
+
+
+def uploads(catalogue: Catalogue, unknown: ArrayLike, removed: ArrayLike) -> Catalogue:
+    """A catalogue as one that lives: nobody has uploaded the items `unknown` yet, and `removed`
+    are no longer shown.
+    """
+    is_unknown = np.isin(np.arange(catalogue.n_items + 1), unknown)
+    available = ~is_unknown & ~np.isin(np.arange(catalogue.n_items + 1), removed)
+    available[0] = False
+    uploaded = np.where(is_unknown, np.nan, catalogue.n_items - np.arange(catalogue.n_items + 1.0))
+    columns = {name: np.where(is_unknown, 0, column) for name, column in catalogue.items.items()}
+    columns["uploaded"] = uploaded
+    return replace(catalogue, items=columns, available=available)
 
 
 def mixed(seed: int = 0, n_users: int = 60, n_items: int = 50) -> Example:

@@ -5,7 +5,7 @@ exact. No model lives here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.base import (
+    Admitting,
     Catalogue,
     DoubleArray,
     Fitting,
@@ -24,6 +25,7 @@ from policies.base import (
     Slates,
     WorldBound,
 )
+from policies.withheld import recall_withholding, withholding
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Explore(Policy):
             )
         self.base_: Policy | None = None
         self.n_items_ = 0
+        self.withheld_, self.unknown_ = np.zeros((2, 0), dtype=np.int64)
         self._folder: Path | None = None
 
     def found_in(self, folder: Path) -> Self:
@@ -94,7 +97,25 @@ class Explore(Policy):
     def parts(self) -> tuple[Policy, ...]:
         return (self._unfitted() if self.base_ is None else self.base_,)
 
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
+        """Let the base policy recall available items only, and explore all of them, new ones
+        too.
+        """
+        base: object = self._fitted()
+        self.withheld_ = catalogue.withheld
+        if isinstance(base, Admitting):
+            base.admit(catalogue, new, t)
+        else:
+            self.unknown_ = np.union1d(self.withheld_, new)
+        return self
+
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        return recall_withholding(
+            lambda asked: self._drawn(asked, k, seed), histories, self.withheld_
+        )
+
+    def _drawn(self, histories: Histories, k: int, seed: int) -> Slates:
+        """Slates of requests whose `seen` has what is withheld, too."""
         from policies.race import draw
 
         pool = self._pool(histories, k, seed)
@@ -121,6 +142,7 @@ class Explore(Policy):
         """
         from policies.race import conditional
 
+        histories = withholding(histories, self.withheld_)
         pool = self._pool(histories, items.shape[1], seed)
         out = np.zeros(items.shape)
         conditional(histories.seen, pool.items, pool.scores, self._shape, items, out)
@@ -134,6 +156,7 @@ class Explore(Policy):
         """
         from policies.race import expected
 
+        histories = withholding(histories, self.withheld_)
         pool = self._pool(histories, items.shape[1], seed)
         out = np.zeros(items.shape)
         expected(
@@ -171,7 +194,12 @@ class Explore(Policy):
         return self.n_items_, float(self.temperature), float(self.epsilon)
 
     def _pool(self, histories: Histories, k: int, seed: int) -> Slates:
-        return self._fitted().recall(histories, max(self.pool, k), seed)
+        """The base policy's best, of requests whose `seen` has what is withheld."""
+        n_own = histories.seen.shape[1] - len(self.withheld_)
+        own = replace(histories, seen=histories.seen[:, :n_own])
+        return recall_withholding(
+            lambda asked: self._fitted().recall(asked, max(self.pool, k), seed), own, self.unknown_
+        )
 
     def _fitted(self) -> Policy:
         if self.base_ is None:

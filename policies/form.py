@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from policies.base import Histories, Slates
+from policies.base import BoolArray, Histories, Slates
 
 KEPT, UNKNOWN_ITEM, SEEN_ITEM, REPEATED_ITEM, GAP, NOT_A_NUMBER, NOT_SORTED = range(7)
 
@@ -22,6 +22,10 @@ _RULES = {
         " before it"
     ),
 }
+
+
+WIDE = 1024
+"""Seen items of a request from which on they are marked, and not compared with each item."""
 
 
 def fault(slates: Slates, histories: Histories, n_items: int) -> tuple[int, str] | None:
@@ -45,14 +49,19 @@ def fault(slates: Slates, histories: Histories, n_items: int) -> tuple[int, str]
     return None
 
 
-def short(slates: Slates, histories: Histories, n_items: int) -> int | None:
-    """The row of the first slate that has an empty place although unseen items are left, or
-    None.
+def short(
+    slates: Slates, histories: Histories, n_items: int, available: BoolArray | None = None
+) -> int | None:
+    """The row of the first slate that has an empty place although unseen items are left, of those
+    that are `available` `[n_items + 1]` (None: all), or None.
     """
     rows = np.flatnonzero((slates.items[:, -1:] == 0).any(axis=1))
     if not len(rows):
         return None
-    seen = np.sort(histories.seen[rows], axis=1)
+    seen = histories.seen[rows]
+    if available is not None:
+        n_items, seen = int(available.sum()), np.where(available[seen], seen, 0)
+    seen = np.sort(seen, axis=1)
     seen[:, 1:][seen[:, 1:] == seen[:, :-1]] = 0
     unseen = n_items - np.count_nonzero(seen, axis=1)
     n_recalled = np.count_nonzero(slates.items[rows], axis=1)
@@ -70,7 +79,12 @@ def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int
         n_items: items are 1..n_items.
     """
     mark = np.full(n_items + 1, -1, dtype=np.int32)
+    is_wide = seen.shape[1] > WIDE
+    hidden = np.full(n_items + 1 if is_wide else 0, -1, dtype=np.int32)
     for b in range(items.shape[0]):
+        if is_wide:
+            for item in seen[b]:
+                hidden[item] = b
         for j in range(items.shape[1]):
             item, score = items[b, j], scores[b, j]
             if item < 0 or item > n_items:
@@ -83,7 +97,7 @@ def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int
                 continue
             if j > 0 and items[b, j - 1] == 0:
                 return GAP, b, j
-            if _is_among(item, seen[b]):
+            if hidden[item] == b if is_wide else _is_among(item, seen[b]):
                 return SEEN_ITEM, b, j
             if mark[item] == b:
                 return REPEATED_ITEM, b, j

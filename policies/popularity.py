@@ -23,6 +23,7 @@ from policies.base import (
 from policies.elementary import exp2s
 from policies.retrieval import top_k, top_k_of
 from policies.time import DAY
+from policies.withheld import recall_withholding, withholding
 
 
 @dataclass
@@ -41,10 +42,25 @@ class Random(Policy):
         self.n_items_ = catalogue.n_items
         return self
 
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
+        """Draw among the available items, new ones as any other."""
+        self.withheld_ = catalogue.withheld
+        return self
+
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """k items drawn without replacement from the unseen ones; the cost of a request does not
-        grow with the catalogue.
+        grow with the catalogue, but with the items that are not available.
         """
+        return recall_withholding(
+            lambda asked: self._draw(asked, k, seed), histories, self.withheld
+        )
+
+    @property
+    def withheld(self) -> IntArray:
+        """The items that may not be recalled now; none where it was not told."""
+        return getattr(self, "withheld_", np.zeros(0, dtype=np.int64))
+
+    def _draw(self, histories: Histories, k: int, seed: int) -> Slates:
         from policies.race import alike
 
         items = np.zeros((len(histories), k), dtype=np.int64)
@@ -65,7 +81,7 @@ class Random(Policy):
         """1 / (number of unseen items not yet placed) for each unseen item, 0 for a seen, repeated
         or missing one.
         """
-        k = items.shape[1]
+        histories, k = withholding(histories, self.withheld), items.shape[1]
         is_seen = (items[:, :, None] == histories.seen[:, None, :]).any(axis=2)
         is_above = np.tril(np.ones((k, k), dtype=bool), -1)
         is_repeated = ((items[:, :, None] == items[:, None, :]) & is_above).any(axis=2)
@@ -80,6 +96,7 @@ class Random(Policy):
         """
         from policies.race import expected
 
+        histories = withholding(histories, self.withheld)
         nothing, out = np.zeros((len(histories), 0), dtype=np.int64), np.zeros(items.shape)
         totals = values[:, 1:].sum(axis=1)
         expected(
@@ -136,18 +153,27 @@ class Popularity(Policy):
         self.counts_ = counts.astype(np.float32)
         return self
 
-    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """The k most clicked items that the user has not seen.
-
-        Only the `k + S` most clicked ones need be looked at, S the number of seen items.
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
+        """Recall available items only; one that nobody was shown yet counts as its author's others
+        do on the mean.
         """
-        n_items = len(self.counts_) - 1
-        n_candidates = max(min(k + histories.seen.shape[1], n_items), 1)
-        nothing = np.zeros((1, 0), dtype=np.int64)
-        items, scores = top_k(self.counts_[None], n_candidates, nothing)
-        shape = (len(histories), n_candidates)
-        candidates, counts = np.broadcast_to(items, shape), np.broadcast_to(scores, shape)
-        return Slates(*top_k_of(candidates, counts, k, histories.seen, n_items))
+        counts, author = self.counts_.copy(), catalogue.items.get("author")
+        if author is not None and len(new):
+            groups = np.unique(author, return_inverse=True)[1]
+            is_old = np.ones(len(counts), dtype=np.float64)
+            is_old[[0, *new]] = 0.0
+            if "uploaded" in catalogue.items:
+                is_old[np.isnan(catalogue.items["uploaded"])] = 0.0
+            number = np.bincount(groups, is_old)
+            total = np.bincount(groups, np.where(is_old, counts, 0.0))
+            counts[new] = (total / np.maximum(number, 1.0))[groups[new]]
+        counts[catalogue.withheld] = -np.inf
+        self.present_ = counts
+        return self
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """The k most clicked items that the user has not seen."""
+        return same_for_all(getattr(self, "present_", self.counts_), histories, k)
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """The (weighted) number of clicks of each item, whoever asks."""
@@ -161,3 +187,56 @@ class Popularity(Policy):
         """Take over the clicks of each item."""
         self.counts_ = np.asarray(state["counts"], dtype=np.float32)
         return self
+
+
+@dataclass
+class Newest(Policy):
+    """The items that were uploaded last, the same for everybody: the channel by which a feed gives
+    a new item its first audience.
+    """
+
+    draws_in_fit: ClassVar[bool] = False
+    learns: ClassVar[tuple[str, ...]] = ()
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        """Learn when each item was uploaded: all at once where the catalogue does not say it."""
+        uploaded = catalogue.items.get("uploaded", np.zeros(catalogue.n_items + 1))
+        self.uploaded_ = -np.asarray(uploaded, dtype=np.float64)
+        return self
+
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
+        """Recall available items only, new ones first."""
+        scores = -np.asarray(catalogue.items["uploaded"], dtype=np.float64)
+        scores[catalogue.withheld] = np.nan
+        self.present_ = scores
+        return self
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """The k newest items that the user has not seen; none whose upload is not known."""
+        uploaded = getattr(self, "present_", self.uploaded_)
+        scores = np.where(np.isnan(uploaded), -np.inf, uploaded).astype(np.float32)
+        return same_for_all(scores, histories, k)
+
+    def state(self) -> dict[str, npt.NDArray[Any]]:
+        """When each item was uploaded, `[n_items + 1]` days from the start of the A/B."""
+        return {"uploaded": self.uploaded_}
+
+    def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """Take over when each item was uploaded."""
+        self.uploaded_ = np.asarray(state["uploaded"], dtype=np.float64)
+        return self
+
+
+def same_for_all(scores: FloatArray, histories: Histories, k: int) -> Slates:
+    """The k unseen items of greatest score, by scores `[n_items + 1]` that are the same for
+    everybody; -inf: never.
+
+    Only the `k + S` greatest ones need be looked at, S the number of seen items.
+    """
+    n_items = len(scores) - 1
+    n_candidates = max(min(k + histories.seen.shape[1], n_items), 1)
+    nothing = np.zeros((1, 0), dtype=np.int64)
+    items, best = top_k(scores[None], n_candidates, nothing)
+    shape = (len(histories), n_candidates)
+    candidates, theirs = np.broadcast_to(items, shape), np.broadcast_to(best, shape)
+    return Slates(*top_k_of(candidates, theirs, k, histories.seen, n_items))

@@ -7,10 +7,11 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
-from policies.base import FloatArray, Histories, IntArray, Policy, Slates
+from policies.base import Catalogue, FloatArray, Histories, IntArray, Policy, Slates
 from policies.blocks import ROWS, by_rows
 from policies.retrieval import top_k
 
@@ -34,10 +35,19 @@ class Scored(Policy):
         `policies.products.matmul(rows, table)`, not `rows @ table`.
         """
 
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
+        """Recall available items only; new ones by the scores that they have."""
+        self.withheld_ = catalogue.withheld
+        return self
+
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        """The k unseen items of highest score."""
+        """The k unseen items of highest score, of those that are available where it was told."""
+        withheld = getattr(self, "withheld_", ())
         items, scores = [], []
         for rows, block in self._blocks(histories):
+            if len(withheld):
+                block = block.copy()
+                block[:, withheld] = -np.inf
             best, best_scores = top_k(block, k, histories.seen[rows])
             items.append(best)
             scores.append(best_scores)

@@ -38,6 +38,7 @@ class Purpose(IntEnum):
     RESPONSE = 18
     FIT = 19
     WEIGHT = 20
+    UPLOAD = 21
 
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

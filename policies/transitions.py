@@ -86,7 +86,31 @@ class Transitions(Scored):
         self._take(_strongest(together, self.neighbours), moves)
         return self
 
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
+        """Recall available items only; one that nobody was shown yet scores as its author's others
+        do on the mean.
+        """
+        from scipy import sparse
+
+        super().admit(catalogue, new, t)
+        author = catalogue.items.get("author")
+        self.alike_: tuple[IntArray, Any] | None = None
+        if author is None or not len(new):
+            return self
+        is_old = np.ones(catalogue.n_items + 1, dtype=bool)
+        is_old[[0, *new]] = False
+        if "uploaded" in catalogue.items:
+            is_old &= ~np.isnan(catalogue.items["uploaded"])
+        old, groups = np.flatnonzero(is_old), np.unique(author, return_inverse=True)[1]
+        number = np.bincount(groups[old], minlength=groups.max() + 1)
+        share = (1.0 / np.maximum(number, 1)).astype(np.float32)
+        size = (catalogue.n_items + 1, groups.max() + 1)
+        theirs = sparse.csr_array((share[groups[old]], (old, groups[old])), shape=size)
+        self.alike_ = new, sparse.csr_array(theirs[:, groups[new]])
+        return self
+
     def _take(self, similar: Any, moves: Any) -> None:
+        self.alike_ = None
         self.similar_, self.moves_ = similar, moves
         self._similar_rows, self._moves_rows = _rows(similar), _rows(moves)
 
@@ -99,6 +123,9 @@ class Transitions(Scored):
         out = np.zeros((len(items), self.similar_.shape[0]), dtype=np.float32)
         rows = self._similar_rows, self._moves_rows
         _add_terms(items, weights, np.float32(self.markov), *rows, out)
+        if self.alike_ is not None:
+            new, alike = self.alike_
+            out[:, new] = (alike.T @ out.T).T
         return out
 
     def continued(

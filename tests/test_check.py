@@ -278,6 +278,14 @@ class ClaimsFresh(Neighbours):
 
 
 @dataclass
+class ShowsWhatIsGone(Neighbours):
+    """It is told of removed items, and goes on."""
+
+    def admit(self, catalogue: Catalogue, new: np.ndarray, t: int) -> Self:
+        return self
+
+
+@dataclass
 class ByTag(Neighbours):
     """Items of the tag of which the user clicked most."""
 
@@ -323,6 +331,7 @@ FAULTS: dict[str, type[Policy]] = {
     "learns_checkerboard": Popular,
     "learns_chain": NoOrder,
     "learns_fresh": ClaimsFresh,
+    "admits": ShowsWhatIsGone,
     "no_look_ahead": RemembersLongest,
     "cost": Slow,
 }

@@ -1,9 +1,9 @@
 """The discrete-event engine: lives, ticks, day barriers and the serving desk. The only file that
 imports simpy.
 
-A life is a row of columns with the user's own clock; simpy keeps the ticks, the days and the queue
-of the desk. Because no life can touch another, how requests are gathered (tick), cut (block) or
-spread over processes (shards) cannot change a byte.
+A life is a row of columns with the user's own clock; simpy keeps the ticks, the days, the uploads
+and the queue of the desk. Because no life can touch another, how requests are gathered (tick), cut
+(block) or spread over processes (shards) cannot change a byte.
 """
 
 from __future__ import annotations
@@ -157,6 +157,16 @@ def _no_barrier(t: int) -> None:
     return None
 
 
+@dataclass(frozen=True)
+class Release:
+    """A moment (`t`, ms) within a day from which on another desk serves: what the catalogue has is
+    not the same any more. `desk` makes it of the one before.
+    """
+
+    t: int
+    desk: Callable[[Serves], Serves]
+
+
 class Engine:
     """One arm of one shard, running: lives, their users, the desk that serves them and the tape
     that records it.
@@ -167,8 +177,9 @@ class Engine:
     ) -> None:
         self.lives, self.users, self.desk, self.tape, self.span = lives, users, desk, tape, span
 
-    def run(self, barrier: Barrier = _no_barrier) -> None:
-        """Serve every request of the span.
+    def run(self, barrier: Barrier = _no_barrier, releases: Sequence[Release] = ()) -> None:
+        """Serve every request of the span; the desk is another from each of `releases` on, which
+        are in the order of time.
 
         Raises:
             ServingError: a policy broke its contract.
@@ -177,6 +188,7 @@ class Engine:
         env = simpy.Environment(initial_time=self.span.start)
         queue = simpy.Store(env)
         env.process(self._serving(queue))
+        env.process(self._releasing(env, queue, releases))
         env.run(until=env.process(self._clock(env, queue, barrier)))
 
     def _clock(
@@ -199,6 +211,19 @@ class Engine:
                 yield served
             if to == midnight:
                 barrier(to)
+
+    def _releasing(
+        self, env: simpy.Environment, queue: simpy.Store, releases: Sequence[Release]
+    ) -> Generator[simpy.Event, Any, None]:
+        """Uploads: waits for each release, has every request before it served, then changes the
+        desk. Where the clock's tick goes on beyond it, its rest meets the new desk.
+        """
+        for release in releases:
+            yield env.timeout(release.t - env.now)
+            served = env.event()
+            yield queue.put((release.t, served))
+            yield served
+            self.desk = release.desk(self.desk)
 
     def _serving(self, queue: simpy.Store) -> Generator[simpy.Event, Any, None]:
         """The desk: takes the requests of one tick at a time."""

@@ -177,6 +177,18 @@ class Workspace:
             place /= f"fit-{lane.fit}"
         return place / f"users-{first}-{last}"
 
+    def life(self, market: Lane, day: int) -> Path:
+        """What a catalogue is on a day: that of a lane, or of all lanes together (no name)."""
+        place = self.work / "catalogues.d" / (file_name(market.name) if market.name else "all.d")
+        if market.fit is not None:
+            place /= f"fit-{market.fit}"
+        return place / f"day-{day}.npz"
+
+    @property
+    def lived(self) -> Path:
+        """What became of the catalogue in each arm, where it lives."""
+        return self.models / "catalogues.npz"
+
     @property
     def ledger(self) -> Ledger:
         """What lists the pieces of the run."""

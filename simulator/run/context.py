@@ -11,7 +11,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from policies.base import Catalogue, IntArray, Policy, Sequences, WorldBound
+from policies.base import BoolArray, Catalogue, IntArray, Policy, Sequences, WorldBound
 from policies.calls import Calls
 from policies.explore import Explore
 from policies.registry import make
@@ -28,6 +28,8 @@ from policies.sources import sources
 from policies.time import DAY
 from simulator.designs.base import Design
 from simulator.engine import tape
+from simulator.engine.lives import Release
+from simulator.living.life import LivingCatalogue, Uploads
 from simulator.log.eventlog import EventLog
 from simulator.log.files import load_arrays, reading
 from simulator.log.kinds import FEEDBACK
@@ -116,6 +118,72 @@ class Context:
     def catalogue(self) -> Catalogue:
         """What is known of users and items apart from the log."""
         return load_catalogue(self.workspace.models / "catalogue.npz")
+
+    @cached_property
+    def uploads(self) -> Uploads | None:
+        """What is uploaded when, in a catalogue that lives."""
+        items = self.scenario.items
+        if items is None:
+            return None
+        author = self.catalogue.items["author"]
+        return Uploads.draw(items, author, self.seed, -self.scenario.data.history_days)
+
+    def market(self, lane: Lane) -> Lane:
+        """Whose catalogue a lane shows: its own under all fits that its users are divided over, or
+        that of all lanes together, which has no name.
+        """
+        if lane.name == HISTORY:
+            return lane
+        fit = lane.fit if self.scenario.fits.crossed else None
+        if self.scenario.items is not None and self.scenario.items.catalogue == "pooled":
+            return Lane("", fit)
+        return self.as_lived(Lane(lane.name, fit))
+
+    def life(self, market: Lane, day: int) -> LivingCatalogue | None:
+        """What a catalogue is on a day; None where it does not live.
+
+        Raises:
+            FileError: the day before has not been lived by all users.
+        """
+        if self.uploads is None:
+            return None
+        if day == self.uploads.first_day:
+            return self.uploads.born()
+        return LivingCatalogue.restore(
+            load_arrays(self.workspace.life(Lane(HISTORY) if day <= 0 else market, day))
+        )
+
+    def catalogue_of(self, learned: RefitDays | None) -> Catalogue:
+        """What a fit is told of users and items: where the catalogue lives, what has appeared by
+        then in any lane that it learns from.
+        """
+        if self.uploads is None:
+            return self.catalogue
+        day = 0 if learned is None else learned.day
+        lanes = [Lane(HISTORY)]
+        if learned is not None:
+            lanes = [lane for lane in self.lanes() if learned.includes(lane)]
+        known = np.zeros(self.catalogue.n_items + 1, dtype=np.bool_)
+        removed = np.ones_like(known)
+        for market in dict.fromkeys(map(self.market, lanes)):
+            life = self.life(market, day)
+            assert life is not None
+            known |= life.known(self.uploads, day * DAY)
+            removed &= life.removed
+        return self.uploads.known(self.catalogue, known, removed)
+
+    def admitting(self, desk: Serves, life: LivingCatalogue, t: int) -> Serves:
+        """A desk that is told of the catalogue as it is from `t` (ms) on."""
+        assert self.uploads is not None
+        return desk.admitting(life.catalogue(self.uploads, self.catalogue, t), t)
+
+    def releases(self, life: LivingCatalogue | None) -> list[Release]:
+        """The moments of a day at which new items appear."""
+        if life is None or self.uploads is None:
+            return []
+        return [
+            Release(t, partial(self.admitting, life=life, t=t)) for t in life.releases(self.uploads)
+        ]
 
     @property
     def source(self) -> Source:
@@ -225,7 +293,14 @@ class Context:
         """
         users, pristine = self._built
         users.restore(pristine)
+        self.fade(users, 0)
         return users
+
+    def fade(self, users: Users, day: int) -> None:
+        """Let the items be as old as they are on a day, where the catalogue lives."""
+        if self.uploads is not None:
+            people: Any = users  # of the kinds that `items` goes with
+            people.fade(self.uploads.fading(day))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -312,6 +387,7 @@ class Context:
         if lane not in self._by_fit:
             serving = self.scenario.serving
             alone = serving.refit == "never" or serving.refit_on == "own"
+            alone &= self.scenario.items is None or self.scenario.items.catalogue == "own"
             arms = self._arms_in(lane) if alone else list(self.scenario.arms)
             specs = [*(self.scenario.arms[arm] for arm in arms), *serving.channels]
             self._by_fit[lane] = any(self.policy(spec).is_seeded for spec in specs)
@@ -392,7 +468,17 @@ class Context:
             self._fitted(arm, fit, users, learned),
             *(self._fitted(channel, lane.fit, users) for channel in serving.channels),
         ]
-        return Desk.of_arm(self.scenario, name, policies, ranker, self.catalogue.n_items, witness)
+        told = [self._told(learned), *(self._told(None) for _ in serving.channels)]
+        return Desk.of_arm(
+            self.scenario, name, policies, ranker, self.catalogue.n_items, witness, told
+        )
+
+    def _told(self, learned: RefitDays | None) -> BoolArray | None:
+        """The items that a fit was told of; None: all."""
+        if self.uploads is None:
+            return None
+        told: BoolArray = ~np.isnan(self.catalogue_of(learned).items["uploaded"])
+        return told
 
     def _fitted(
         self, spec: PolicySpec, fit: int | None, users: Users, learned: RefitDays | None = None

@@ -28,11 +28,12 @@ from simulator.engine import tape
 from simulator.engine.lives import Engine, ShardLives, Span
 from simulator.log.files import load_arrays, save_arrays
 from simulator.log.fit_values import FitValues
-from simulator.log.workspace import Workspace, file_name
+from simulator.log.metadata import HISTORY
+from simulator.log.workspace import Lane, Workspace, file_name
 from simulator.run.context import Context, Job, OfRun, context
 from simulator.run.tasks import lives_at_start
 from simulator.scenario.parts import PolicySpec
-from simulator.serving.desk import Channel, Desk
+from simulator.serving.desk import Channel, Desk, Serves
 from simulator.users.held_out import HeldOut
 
 FLOOR = (PolicySpec(policy="popularity"), PolicySpec(policy="itemknn"))
@@ -98,7 +99,7 @@ class RandomLives(OfRun):
         block, seen = run.scenario.engine.block, serving.seen or serving.history
         asked = lives.histories(np.arange(len(lives.user)), serving.history, seen)
         policy = make("random", {}, run.folder)
-        Calls(policy, "random").fit(run.sequences, run.catalogue, Fitting(run.seed))
+        Calls(policy, "random").fit(run.sequences, run.catalogue_of(None), Fitting(run.seed))
         desk = _desk(run, "", "random", policy, serving.slate)
         end = min(run.scenario.days, DAYS) * DAY
         span = Span(0, end, DAY, block, serving.slate, serving.history, seen)
@@ -182,7 +183,7 @@ class Find(OfRun):
             calls.load(run.workspace.models / run.fit_name(policy, self.fit))
         else:
             seed = run.training_seed(policy, None)
-            calls.fit(run.sequences, run.catalogue, Fitting(seed))
+            calls.fit(run.sequences, run.catalogue_of(None), Fitting(seed))
         if isinstance(policy, Explore):  # its fit is that of the policy which it explores over
             (policy,) = policy.parts()
         return policy
@@ -211,7 +212,10 @@ def _place(workspace: Workspace) -> Path:
     return workspace.work / "held-out~clicks"
 
 
-def _desk(run: Context, arm: str, name: str, policy: Policy, k: int) -> Desk:
-    """A desk with nothing behind the recall of a policy."""
+def _desk(run: Context, arm: str, name: str, policy: Policy, k: int) -> Serves:
+    """A desk with nothing behind the recall of a policy, and the catalogue as it is at t = 0."""
     limit = run.scenario.engine.time_limit
-    return Desk(arm, Channel(name, policy, k), (), None, run.catalogue.n_items, run.seed, limit)
+    channel = Channel(name, policy, k)
+    desk = Desk(arm, channel, (), None, run.catalogue.n_items, run.seed, limit)
+    life = run.life(Lane(HISTORY), 0)
+    return desk if life is None else run.admitting(desk, life, 0)

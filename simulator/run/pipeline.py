@@ -22,6 +22,7 @@ from policies.base import Progress, silent
 from policies.sources import OWN, digest, package
 from policies.time import DAY
 from simulator.config.document import Keys, ScenarioError
+from simulator.living.life import Uploads
 from simulator.log.eventlog import EventLog
 from simulator.log.files import FileError, write_text
 from simulator.log.metadata import HISTORY
@@ -427,15 +428,18 @@ class _Run:
         scenario = self.scenario
         self._source()
         if scenario.data.source == "synthetic":
-            self._simulate([Lane(HISTORY)], scenario.days)
+            for day in self._stops(-scenario.data.history_days, 0):
+                self._simulate([Lane(HISTORY)], day)
+                self._settle([Lane(HISTORY)], day)
             self._go("write", [tasks.Merge(self.job, HISTORY)])
         self._fits()
         self._held_out()
-        daily = scenario.serving.refit == "daily"
-        for day in range(1, scenario.days + 1) if daily else (scenario.days,):
-            if daily and day > 1:
+        for day in self._stops(0, scenario.days):
+            if scenario.serving.refit == "daily" and day > 1:
                 self._refits(day - 1)
-            self._simulate(self._lanes(), day)
+            lanes = self._lanes()
+            self._simulate(lanes, day)
+            self._settle(lanes, day)
         if scenario.control in self.outcome.failed or len(self.outcome.failed) == len(
             scenario.arms
         ):
@@ -443,6 +447,31 @@ class _Run:
                 "nothing is left to compare:\n" + "\n".join(self.outcome.failed.values())
             )
         self._go("write", [tasks.Merge(self.job, arm) for arm in self._arms()])
+        if scenario.items is not None:
+            self._go("write", [tasks.KeepLives(self.job, tuple(self._arms()))])
+
+    def _stops(self, first: int, last: int) -> Sequence[int]:
+        """The ends of days at which the lives of a stretch wait for one another: for refits, and a
+        catalogue that lives, which rest on what all users did.
+        """
+        is_refit = self.scenario.serving.refit == "daily" and first >= 0
+        if is_refit or self.scenario.items is not None:
+            return range(first + 1, last + 1)
+        return (last,)
+
+    def _settle(self, lanes: Sequence[Lane], day: int) -> None:
+        """Bring the catalogues that these lanes show to the beginning of `day`."""
+        if self.scenario.items is None:
+            return
+        showing: dict[Lane, list[Lane]] = {}
+        for lane in lanes:
+            if lane.name not in self.outcome.failed:
+                showing.setdefault(context(self.job).market(lane), []).append(lane)
+        pieces = [
+            tasks.Settle(self.job, market, tuple(theirs), day - 1)
+            for market, theirs in showing.items()
+        ]
+        self._go("settle", pieces)
 
     def _arms(self) -> list[str]:
         """The arms that have not been given up, by name."""
@@ -481,6 +510,10 @@ class _Run:
                 write_text(
                     where.models / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n"
                 )
+            if scenario.items is not None:
+                first_day, author = -scenario.data.history_days, catalogue.items["author"]
+                uploads = Uploads.draw(scenario.items, author, scenario.seed, first_day)
+                catalogue = uploads.columns(catalogue)
             save_catalogue(where.models / "catalogue.npz", catalogue)
         self._go("users", [tasks.FitUsers(self.job)])
 

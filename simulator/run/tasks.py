@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import Fitting, IntArray, Progress, Sequences, Updatable
+from policies.base import Catalogue, Fitting, IntArray, Progress, Sequences, Updatable
 from policies.calls import CallError, Calls, Limit
 from policies.device import device
 from policies.explore import Explore
@@ -298,6 +298,7 @@ class Fit(OfRun):
             progress(f"{label}: {stage}", done, total, figures)
 
         log, seed = run.sequences, run.training_seed(policy, self.fit)
+        catalogue = run.catalogue_of(self.learned)
         if self.learned is not None:
             lanes = [lane for lane in run.lanes() if self.learned.includes(lane)]
             log = run.sequences_until(self.learned.day, lanes)
@@ -311,13 +312,15 @@ class Fit(OfRun):
                 self._update(run, calls, log, self.learned)
             else:
                 fitting = Fitting(seed, processor, named, folder / "checkpoints", True)
-                self._fit(run, calls, log, fitting)
+                self._fit(run, calls, log, catalogue, fitting)
             _save(calls, folder)
         return {"seconds": time.process_time() - start}
 
-    def _fit(self, run: Context, calls: Calls, log: Sequences, fitting: Fitting) -> None:
+    def _fit(
+        self, run: Context, calls: Calls, log: Sequences, catalogue: Catalogue, fitting: Fitting
+    ) -> None:
         try:
-            calls.fit(log, run.catalogue, fitting)
+            calls.fit(log, catalogue, fitting)
         except CallError:
             run.forget()
             raise
@@ -399,7 +402,8 @@ class Simulate(OfRun):
         lane: of the A/B; that called `history` makes the history of a synthetic world under its
             logging policy.
         first, last: range of users.
-        days: stop after so many days of the A/B, to be continued after a refit.
+        days: stop after so many days of the A/B, to be continued after a refit, or at the midnight
+            before this day (of the history, not above 0) where a catalogue lives.
     """
 
     job: Job
@@ -415,7 +419,9 @@ class Simulate(OfRun):
         run = context(self.job)
         scenario, serving = run.scenario, run.scenario.serving
         start, end = (
-            (-scenario.data.history_days * DAY, 0) if self._is_history else (0, self.days * DAY)
+            (-scenario.data.history_days * DAY, min(self.days, 0) * DAY)
+            if self._is_history
+            else (0, self.days * DAY)
         )
         folder = run.workspace.shard(self.lane, self.first, self.last)
         if run.reached(self.lane, self.first, self.last) >= end:
@@ -433,10 +439,16 @@ class Simulate(OfRun):
             serving.seen or serving.history,
         )
         witness, noticed = Witness(), kept(folder.glob(FILE))
+        desk, life = run.desk(self.lane, now // DAY, users, witness), None
+        if run.uploads is not None:
+            life = run.life(run.market(self.lane), now // DAY)
+            assert life is not None
+            run.fade(users, now // DAY)
+            desk = run.admitting(desk, life, now)
         engine = Engine(
             lives,
             users,
-            run.desk(self.lane, now // DAY, users, witness),
+            desk,
             tape.Tape(run.kinds),
             span,
         )
@@ -454,7 +466,7 @@ class Simulate(OfRun):
             label = f"simulate {self.lane} {self.first}-{self.last - 1}"
             progress(label, (t - start) // DAY, (end - start) // DAY, {"requests": float(requests)})
 
-        engine.run(day_is_over)
+        engine.run(day_is_over, run.releases(life))
         return {
             "seconds": time.process_time() - began,
             "impressions": float(rows),
@@ -533,6 +545,77 @@ def _restore(state: Mapping[str, npt.NDArray[Any]], users: Users) -> ShardLives:
         column[lives.user] = state[f"users.{name}"]
     users.restore(whole)
     return lives
+
+
+@dataclass(frozen=True)
+class Settle(OfRun):
+    """Let a catalogue that lives come to the end of a day that all users of its lanes have lived:
+    what their creators make of it, what goes, and what comes on the next day.
+
+    Attributes:
+        job: the run.
+        market: whose catalogue (`Context.market`).
+        lanes: that show it, as they are lived.
+        day: that is over.
+    """
+
+    job: Job
+    market: Lane
+    lanes: tuple[Lane, ...]
+    day: int
+
+    def __str__(self) -> str:
+        return f"settling the catalogue of {str(self.market)!r} after day {self.day}"
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        run, start = context(self.job), time.process_time()
+        file = run.workspace.life(self.market, self.day + 1)
+        if file.is_file():
+            return {"seconds": 0.0}
+        life = run.life(self.market, self.day)
+        assert life is not None
+        assert run.uploads is not None
+        size = run.catalogue.n_items + 1
+        shown, clicked = np.zeros((2, size), dtype=np.int64)
+        for lane in self.lanes:
+            for first, last in run.shards:
+                day = load_arrays(
+                    run.workspace.shard(lane, first, last) / f"day-{self.day}.npz",
+                    ("item", "click"),
+                )
+                shown += np.bincount(day["item"], minlength=size)
+                clicked += np.bincount(day["item"][day["click"] == 1], minlength=size)
+        save_arrays(file, life.after(run.uploads, shown, clicked).state())
+        return {"seconds": time.process_time() - start}
+
+
+@dataclass(frozen=True)
+class KeepLives(OfRun):
+    """Keep what became of the catalogue in each of some arms: its counts by day, and the day on
+    which each creator stopped.
+    """
+
+    job: Job
+    arms: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "keeping what became of the catalogues"
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        run, start = context(self.job), time.process_time()
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for arm in self.arms:
+            name = run.design.rows_of(arm).lane
+            markets = dict.fromkeys(map(run.market, run.lanes_called(name)))
+            lives = [run.life(market, run.scenario.days) for market in markets]
+            for field_name in ("record", "stopped_on"):
+                arrays[f"{field_name}.{arm}"] = np.stack(
+                    [getattr(life, field_name) for life in lives]
+                )
+        assert run.uploads is not None
+        arrays["is_creator"] = run.uploads.is_creator
+        save_arrays(run.workspace.lived, arrays)
+        return {"seconds": time.process_time() - start}
 
 
 @dataclass(frozen=True)

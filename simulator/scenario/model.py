@@ -39,6 +39,7 @@ from simulator.config.section import MAX_DAYS, MAX_IDS, ConfigSection, Name, Tit
 from simulator.designs.base import Design
 from simulator.designs.fits import FitsSpec, as_section
 from simulator.designs.registry import DesignSpec
+from simulator.living.creators import Items
 from simulator.log.files import looked_up
 from simulator.log.metrics import DEFAULT_METRICS, covariates_of
 from simulator.scenario import memory
@@ -101,6 +102,9 @@ class Scenario(ConfigSection):
     )
     data: Data = Field(default=Data(), description="where the history comes from")
     users: Users = Field(description="who answers; `kind` decides which further keys there are")
+    items: Items | None = Field(
+        default=None, description="a catalogue that lives; every video is there always if left out"
+    )
     days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
         default=5, description="length of the A/B"
     )
@@ -238,15 +242,17 @@ class Scenario(ConfigSection):
         return self.arms[arm].fits or self.fits.number
 
     def resolved(self) -> dict[str, Any]:
-        """All keys with their values, as plain JSON types; `fits`, `decision`, what is declared of
-        a metric, and the keys of the other kind of world, only where they say something, so that
-        older scenarios keep their bytes.
+        """All keys with their values, as plain JSON types; `fits`, `decision`, `items`, what is
+        declared of a metric, and the keys of the other kind of world, only where they say
+        something, so that older scenarios keep their bytes.
         """
         values = self.model_dump(mode="json")
         if self.decision == DecisionSpec():
             del values["decision"]
         elif self.decision.prior is None:
             del values["decision"]["prior"]
+        if self.items is None:
+            del values["items"]
         values["metrics"] = [_without_none(entry) for entry in values["metrics"]]
         if self.fits == FitsSpec():
             del values["fits"]
@@ -650,6 +656,9 @@ def _world_broken(
     `data` are where these stand.
     """
     source, synthetic = scenario.data.source, is_synthetic(scenario.users)
+    if scenario.items is not None and not synthetic:
+        rule = f"a catalogue lives with users of kind {' or '.join(SYNTHETIC)} only"
+        yield ("items",), f"{rule}; leave it out with users of kind {shown(kind)}"
     if isinstance(scenario.users, PluginUsers):
         yield from _plugin_broken(scenario, users, data, scenario.users)
     elif (source == "synthetic") != synthetic:
@@ -659,6 +668,7 @@ def _world_broken(
         yield (*users, "kind"), f"{rule}; it has users of kind {kinds}"
     elif synthetic:
         yield from _too_large(scenario, users, data)
+        yield from _too_few_items(scenario, users)
     elif kind in ("learned", "logged") and scenario.data.by_days:
         test_days = scenario.data.test_days
         if scenario.days > test_days:
@@ -683,6 +693,19 @@ def _plugin_broken(
     if source == "synthetic" and logging in YARDSTICKS:
         rule = f"{logging!r} reads the truth of choice and markov users"
         yield (*data, "logging", "policy"), f"{rule}; give another, e.g. random or popularity"
+
+
+def _too_few_items(scenario: Scenario, users: Keys) -> Iterator[tuple[Keys, str]]:
+    """Whether a catalogue that lives has a video for every upload."""
+    items, world = scenario.items, scenario.users
+    if items is None:
+        return
+    days = scenario.data.history_days + scenario.days
+    needed, n_items = items.needed(days), getattr(world, "n_items", 0)
+    if n_items < needed:
+        rule = f"must be at least {needed:,}: {items.at_start:,} at the start (items.stock) and"
+        rule = f"{rule} {items.uploads:g} uploads on each of {days} days (items.uploads)"
+        yield (*users, "n_items"), f"{rule}; got {n_items:,}"
 
 
 def _too_large(scenario: Scenario, users: Keys, data: Keys) -> Iterator[tuple[Keys, str]]:

@@ -15,9 +15,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import FloatArray, Histories, IntArray, Policy, Slates
+from policies.base import (
+    Admitting,
+    BoolArray,
+    Catalogue,
+    FloatArray,
+    Histories,
+    IntArray,
+    Policy,
+    Slates,
+)
 from policies.calls import CallError, Calls, Limit
 from policies.form import fault
+from policies.withheld import recall_withholding
 from simulator.serving import kernels
 from simulator.serving.promises import Witness
 
@@ -44,13 +54,21 @@ class Ranks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A source of candidates: a fitted policy, how many candidates it is asked for (`quota`), and
-    what to call it in a complaint.
+    """A source of candidates.
+
+    Attributes:
+        name: what to call it in a complaint.
+        policy: fitted.
+        quota: how many candidates it is asked for.
+        told: `[n_items + 1]` the items that its fit was told of; None: all.
+        barred: items that its requests may not get although it is not told so.
     """
 
     name: str
     policy: Policy
     quota: int
+    told: BoolArray | None = None
+    barred: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +90,10 @@ class Served:
 
 
 class Serves(Protocol):
-    """What the engine asks of a desk."""
+    """What the engine asks of a desk, and the run that lets it know the catalogue."""
+
+    def admitting(self, catalogue: Catalogue, t: int) -> Serves:
+        """The same desk as from `t` (ms) on, when the catalogue is another."""
 
     def serve(self, histories: Histories, k: int) -> Served:
         """Slates of `k` places for the requests; a pure function of them."""
@@ -92,6 +113,7 @@ class Desk:
         seed: of stochastic policies; the same in all arms, so that equal arms serve equal slates.
         time_limit: seconds that one call of a policy may take; 0 = any.
         witness: notices what breaks a promise without breaking the form.
+        available: `[n_items + 1]` what may be shown now; None: every item.
     """
 
     arm: str
@@ -102,6 +124,7 @@ class Desk:
     seed: int
     time_limit: float = 0.0
     witness: Witness = field(default_factory=Witness, compare=False)
+    available: BoolArray | None = None
 
     @classmethod
     def of_arm(
@@ -112,6 +135,7 @@ class Desk:
         ranker: Ranks | None,
         n_items: int,
         witness: Witness | None = None,
+        told: Sequence[BoolArray | None] | None = None,
     ) -> Desk:
         """The desk of an arm as its scenario describes it.
 
@@ -122,14 +146,20 @@ class Desk:
             ranker: the ranking stage, fitted; None: none.
             n_items: items are 1..n_items.
             witness: is told what it notices of the policies.
+            told: the items that the fit of each policy was told of, as `Channel.told`.
         """
-        own, *others = policies
         serving = scenario.serving
-        channels = zip(serving.channels, others, strict=True)
+        specs = [(scenario.arms[name].policy, serving.recall)]
+        specs += [(channel.policy, channel.quota) for channel in serving.channels]
+        asked = zip(specs, policies, told or [None] * len(policies), strict=True)
+        own, *others = (
+            Channel(policy_name, policy, quota, known)
+            for (policy_name, quota), policy, known in asked
+        )
         return cls(
             name,
-            Channel(scenario.arms[name].policy, own, serving.recall),
-            tuple(Channel(spec.policy, policy, spec.quota) for spec, policy in channels),
+            own,
+            tuple(others),
             ranker,
             n_items,
             scenario.seed,
@@ -147,6 +177,38 @@ class Desk:
         if not self.shows_recall or self.recall.quota >= k:
             return self
         return replace(self, recall=replace(self.recall, quota=k))
+
+    def admitting(self, catalogue: Catalogue, t: int) -> Desk:
+        """The same desk as from `t` (ms) on, when the catalogue is another: policies that can be
+        told of it are.
+
+        Raises:
+            ServingError: one raised.
+        """
+        assert catalogue.available is not None
+        return replace(
+            self,
+            recall=self._told(self.recall, catalogue, catalogue.available, t),
+            channels=tuple(
+                self._told(one, catalogue, catalogue.available, t) for one in self.channels
+            ),
+            available=catalogue.available,
+        )
+
+    def _told(
+        self, channel: Channel, catalogue: Catalogue, available: BoolArray, t: int
+    ) -> Channel:
+        """A channel whose policy is told of the catalogue, or whose requests bar what it does not
+        know of.
+        """
+        told = np.ones_like(available) if channel.told is None else channel.told
+        if not isinstance(channel.policy, Admitting):
+            return replace(channel, barred=np.flatnonzero(~(available & told)[1:]) + 1)
+        try:
+            self._calls(channel).admit(catalogue, np.flatnonzero(available & ~told), t)
+        except CallError as error:
+            raise ServingError(self._blames(channel, "told of new items", error.what)) from error
+        return channel
 
     def serve(self, histories: Histories, k: int) -> Served:
         """The slates `[B, k]` of `B` requests, and the channel that each item came from.
@@ -171,31 +233,57 @@ class Desk:
 
     def _ask(self, channel: Channel, histories: Histories) -> Slates:
         """The candidates of a channel, held to the contract."""
+        return recall_withholding(
+            lambda asked: self._asked(channel, asked), histories, channel.barred
+        )
+
+    def _asked(self, channel: Channel, histories: Histories) -> Slates:
+        """The candidates for requests that bar what the channel does not know of."""
+        calls = self._calls(channel)
+        try:
+            slates = calls.recall(histories, channel.quota, self.seed)
+            wrong = fault(slates, histories, self.n_items) or self._withheld(slates)
+            if wrong is not None:
+                raise ServingError(self._says(channel, histories, *wrong))
+            self.witness.look(
+                self.arm, calls, histories, slates, self.seed, self.n_items, self.available
+            )
+        except CallError as error:
+            raise ServingError(self._says(channel, histories, 0, error.what)) from error
+        return slates
+
+    def _withheld(self, slates: Slates) -> tuple[int, str] | None:
+        """The first item that may not be shown: its request's row and a sentence."""
+        if self.available is None:
+            return None
+        wrong = (slates.items > 0) & ~self.available[slates.items]
+        if not wrong.any():
+            return None
+        row, place = (int(i) for i in np.argwhere(wrong)[0])
+        what = f"item {slates.items[row, place]} at place {place} is not available now"
+        return row, f"{what}, as `admit` was told"
+
+    def _calls(self, channel: Channel) -> Calls:
+        """The policy of a channel as it is called."""
         rule = (
             f"engine.time_limit ({self.time_limit:g} s) in one call; a smaller engine.block or a"
             " higher limit may help"
         )
         warned = self.witness.warned(self.arm, channel.name)
-        calls = Calls(channel.policy, channel.name, Limit(self.time_limit, rule), warned=warned)
-        try:
-            slates = calls.recall(histories, channel.quota, self.seed)
-            wrong = fault(slates, histories, self.n_items)
-            if wrong is not None:
-                raise ServingError(self._says(channel, histories, *wrong))
-            self.witness.look(self.arm, calls, histories, slates, self.seed, self.n_items)
-        except CallError as error:
-            raise ServingError(self._says(channel, histories, 0, error.what)) from error
-        return slates
+        return Calls(channel.policy, channel.name, Limit(self.time_limit, rule), warned=warned)
 
     def _says(self, channel: Channel, histories: Histories, row: int, what: str) -> str:
         user, step = (
             (int(histories.user[row]), int(histories.step[row])) if len(histories) else (-1, -1)
         )
+        request = f"request of user {user} at step {step} (block of {len(histories)})"
+        return self._blames(channel, request, what)
+
+    def _blames(self, channel: Channel, when: str, what: str) -> str:
         whose = f"arm {self.arm!r}: " if self.arm else ""
         return (
-            f"{whose}policy {channel.name!r}, request of user {user} at step {step}"
-            f" (block of {len(histories)}): {what}. Run `abtest policies check {channel.name}` to"
-            " find the fault in isolation."
+            f"{whose}policy {channel.name!r}, {when}: {what}. Run"
+            f" `abtest policies check {channel.name}` to find the fault in isolation."
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from policies.base import Histories, Slates
+from policies.base import Catalogue, Histories, Slates
 from policies.streams import Purpose, uniform
 from simulator.serving import kernels
 from simulator.serving.desk import Desk, Served
@@ -31,6 +31,11 @@ class Draft:
     first: Desk
     second: Desk
     seed: int
+
+    def admitting(self, catalogue: Catalogue, t: int) -> Draft:
+        """The same two desks as from `t` (ms) on, when the catalogue is another."""
+        first, second = (desk.admitting(catalogue, t) for desk in (self.first, self.second))
+        return Draft(first, second, self.seed)
 
     def serve(self, histories: Histories, k: int) -> Served:
         """Interleaved slates `[B, k]` with the team (0 = first, 1 = second) of each item.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.base import Histories, Slates
+from policies.base import BoolArray, Histories, Slates
 from policies.calls import CallError, Calls, Warned
 from simulator.log.notices import Notice, of_warnings
 
@@ -33,14 +33,21 @@ class Witness:
         return self._warned.setdefault((arm, policy), Warned())
 
     def look(
-        self, arm: str, calls: Calls, histories: Histories, slates: Slates, seed: int, n_items: int
+        self,
+        arm: str,
+        calls: Calls,
+        histories: Histories,
+        slates: Slates,
+        seed: int,
+        n_items: int,
+        available: BoolArray | None = None,
     ) -> None:
         """Look at one block: for empty places, and once for each policy whether requests get the
         same slates in another batch.
         """
         from policies.form import short
 
-        row = short(slates, histories, n_items)
+        row = short(slates, histories, n_items, available)
         if row is not None:
             cold = not histories.items[row].any()
             what = (

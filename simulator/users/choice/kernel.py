@@ -674,7 +674,7 @@ def best_unseen(
     scores: Any,
 ) -> None:
     """Fill `items` and `scores` `[B, k]` with the first items of the rows `row` `[B]` of `order`
-    `[n, m]`, and their `value`, that are not in `seen` `[B, S]`.
+    `[n, m]`, and their `value`, that are not in `seen` `[B, S]`; values of -inf are none.
     """
     gone = np.full(n_items + 1, -1, dtype=np.int64)
     for b in range(len(row)):
@@ -686,6 +686,6 @@ def best_unseen(
             if place == items.shape[1]:
                 break
             item = order[row[b], rank]
-            if gone[item] != b:
+            if gone[item] != b and value[row[b], rank] > -np.inf:
                 items[b, place], scores[b, place] = item, value[row[b], rank]
                 place += 1

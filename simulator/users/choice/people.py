@@ -62,6 +62,10 @@ class People:
         kernel.settle(self.law, self.seed, self.truth, self.lives.logits, self.lives.interests)
         self._born: tuple[DoubleArray, DoubleArray] | None = None
 
+    def fade(self, offsets: DoubleArray) -> None:
+        """From now on `offsets` `[n_items + 1]` are added to the logit of a click on each item."""
+        self.truth.video[:, self.world.place.shape[1]] = self.world.appeal + offsets
+
     def first(self, user: IntArray) -> IntArray:
         """When each user first asks, `[B]` ms from midnight of the first day."""
         from simulator.users.choice import kernel

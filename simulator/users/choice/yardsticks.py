@@ -23,6 +23,7 @@ from policies.base import (
     Slates,
 )
 from policies.streams import Purpose, uniform
+from policies.time import DAY
 from simulator.users.choice.people import People
 
 _BOOST = 40
@@ -57,6 +58,16 @@ class Yardstick(Policy):
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Nothing to learn."""
         return self
+
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
+        """Recall available items only, new ones as any other: a yardstick knows them all."""
+        self.withheld_ = catalogue.withheld
+        return self
+
+    @property
+    def withheld(self) -> IntArray:
+        """The items that may not be shown now; none where it was not told."""
+        return getattr(self, "withheld_", np.zeros(0, dtype=np.int64))
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Nothing was learned."""
@@ -111,6 +122,7 @@ class Oracle(Yardstick):
                 value,
             )
             value[histories.seen[b]] = 0.0
+            value[self.withheld] = 0.0
             value[0] = -1.0
             best = np.argpartition(-value, n - 1)[:n]
             best = best[np.lexsort((best, -value[best]))]
@@ -141,6 +153,12 @@ class Production(Yardstick):
     quantiles need exposure to be shorter than the catalogue."""
     refresh: Annotated[int, Field(ge=1)] = 7
     """Days (of the user's age) between trainings."""
+    freshness: Annotated[float, Field(ge=0)] = 0.0
+    """How much of its own traffic a video in a catalogue that lives gets by its age, on the same
+    scale: `freshness * (ln(a) + 1 - a)`, a being the age over that of the peak: the logarithm of
+    a gamma density. The app first tries a video out, then promotes it, then lets it go."""
+    peak: Annotated[float, Field(gt=0)] = 2.0
+    """Age at which a video gets most traffic of its own: 1 is the day of its upload, 2 the next."""
 
     def bind(self, users: Any) -> None:
         """Take the users, and forget what was estimated of others."""
@@ -153,6 +171,20 @@ class Production(Yardstick):
             uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54
         )
         self.boost_ = self.boost * z - self.brevity * logs(users.world.duration[1:])
+        self.traffic_ = self.boost_
+
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
+        """Estimate available videos only, by their ages at `t`, and as they suit now."""
+        from policies.elementary import logs
+
+        super().admit(catalogue, new, t)
+        uploaded = np.asarray(catalogue.items["uploaded"], dtype=np.float64)[1:]
+        is_there = np.isin(np.arange(1, catalogue.n_items + 1), self.withheld, invert=True)
+        age = np.where(is_there, np.ceil(uploaded) + t // DAY + 1.0, 1.0) / self.peak
+        by_age = self.freshness * (logs(np.maximum(age, 2.0**-20)) + 1.0 - age)
+        self.traffic_ = np.where(is_there, self.boost_ + by_age, -np.inf)
+        self.estimates_ = _Estimates(self.bound().rows, 0)
+        return self
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The `k` items of greatest estimated utility."""
@@ -167,7 +199,7 @@ class Production(Yardstick):
         kept = self.estimates_
         row, version = users.known(self.inhabitants(histories.user), self.refresh)
         for i in kept.outdated(row, version):
-            value = users.estimate((int(row[i]), int(version[i])), self.noise)[1:] + self.boost_
+            value = users.estimate((int(row[i]), int(version[i])), self.noise)[1:] + self.traffic_
             kept.keep(row[i], version[i], value)
         places = kept.place[row]
         kernel.best_unseen(
