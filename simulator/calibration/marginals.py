@@ -18,6 +18,7 @@ import numpy.typing as npt
 from policies.elementary import logs
 from policies.time import DAY, HOUR
 from simulator.log.eventlog import EventLog
+from simulator.log.items import ItemFacts
 from simulator.log.kinds import FEEDBACK
 
 Floats = npt.NDArray[np.float64]
@@ -75,6 +76,8 @@ class Impressions:
         n_users: of the world.
         n_items: of the world.
         days: length of the log.
+        uploaded: `[n_items + 1]` ms at which each video appeared, in a catalogue that lives; None:
+            all are there always.
     """
 
     user: npt.NDArray[np.int64]
@@ -87,6 +90,7 @@ class Impressions:
     n_users: int
     n_items: int
     days: int
+    uploaded: Floats | None = None
 
     @cached_property
     def per_user(self) -> Floats:
@@ -114,6 +118,7 @@ class Impressions:
             n_users=log.metadata.n_users,
             n_items=log.metadata.n_items,
             days=days,
+            uploaded=ItemFacts.of_log(log).uploaded if log.metadata.scenario.get("items") else None,
         )
 
 
@@ -125,7 +130,8 @@ def measure(seen: Impressions) -> dict[str, Marginal]:
     """
     if not len(seen.user):
         raise ValueError("marginals: a log without impressions has none")
-    return {**_rates(seen), **_watching(seen), **_spreads(seen), **_exposure(seen), **_curves(seen)}
+    alike = {**_rates(seen), **_watching(seen), **_spreads(seen), **_exposure(seen)}
+    return {**alike, **_curves(seen), **_life(seen)}
 
 
 def catalogue(duration: Floats) -> dict[str, Marginal]:
@@ -248,6 +254,41 @@ def _exposure(seen: Impressions) -> dict[str, Marginal]:
         "exposure top 20%": Marginal(top, np.nan),
         "active user-days": Marginal(share, np.nan),
     }
+
+
+WEEK = 7
+"""Days after its upload at which a video's impressions are compared with those of its best day."""
+
+
+def _life(seen: Impressions) -> dict[str, Marginal]:
+    """When the videos of a catalogue that lives are shown most, in days of which the first is that
+    of the upload, and what is left of it a week after the upload; of those whose first days are all
+    in the log. The best day is the vertex of the parabola through the logarithms of the greatest
+    day and the two beside it; errors are those of users' sums (delta method).
+    """
+    if seen.uploaded is None:
+        return {}
+    born = np.floor(seen.uploaded / DAY).astype(np.int64)
+    day = seen.t // DAY
+    is_whole = (born >= day.min()) & (born + WEEK <= day.max())
+    age = day - born[seen.item]
+    counts = is_whole[seen.item] & (age <= WEEK)
+    cell = seen.user[counts] * (WEEK + 1) + age[counts]
+    n = np.bincount(cell, minlength=seen.n_users * (WEEK + 1)).reshape(-1, WEEK + 1)
+    total = n.sum(axis=0).astype(np.float64)
+    best = int(total.argmax())
+    left = _ratio(n[:, WEEK], n[:, best].astype(np.float64))
+    peak = Marginal(float(best + 1), np.nan)
+    around = [best - 1, best, best + 1]
+    if 0 < best < WEEK and total[around].all():
+        low, top, high = logs(total[around])
+        bend, slope = low - 2.0 * top + high, low - high
+        moved = n[:, around] / total[around]
+        by = np.array([1.0, 0.0, -1.0]) / (2.0 * bend)
+        by -= np.array([1.0, -2.0, 1.0]) * slope / (2.0 * bend**2)
+        error = float(np.sqrt(((moved * by).sum(axis=1) ** 2).sum()))
+        peak = Marginal(float(best + 1 + slope / (2.0 * bend)), error)
+    return {"life best day": peak, "life day 8 / best day": left}
 
 
 def _curves(seen: Impressions) -> dict[str, Marginal]:

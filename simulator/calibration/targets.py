@@ -8,16 +8,18 @@ shows on its first screen.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from policies.base import Catalogue, Histories, IntArray, Progress, Slates, silent
-from policies.streams import Purpose, uniform
+from policies.base import Catalogue, Histories, IntArray, Progress, silent
+from policies.calls import Calls
 from policies.time import DAY
 from simulator.calibration.marginals import Impressions, Marginal, catalogue, measure
+from simulator.calibration.scenes import LivingScene, Scene
+from simulator.living.life import Uploads
 from simulator.scenario.populations import behind, synthetic_catalogue
 from simulator.users.base import Source, Users
 
@@ -127,6 +129,8 @@ def _targets() -> Iterable[PublishedFigure]:
     yield from (
         PublishedFigure(LOGGING, f"hour {h:02d}", share / 100.0) for h, share in enumerate(_HOURS)
     )
+    yield PublishedFigure(LOGGING, "life best day", 2.5)
+    yield PublishedFigure(LOGGING, "life day 8 / best day", 0.09)
     durations = {"p10": 14.6, "p25": 32.0, "p50": 81.0, "p75": 148.0, "p90": 238.0}
     yield from (
         PublishedFigure(CATALOGUE, f"catalogue duration {name}", value)
@@ -231,13 +235,10 @@ class CalibrationError(ValueError):
     """A scenario whose world cannot be held to targets; the message says which key and why."""
 
 
-Recall = Callable[[Histories, int], Slates]
-
-
 def expose(
-    users: Users, recall: Recall, days: int, slate: int, durations: Any, memory: int
+    users: Users, scene: Scene, days: int, slate: int, durations: Any, memory: int
 ) -> Impressions:
-    """What users answer when `recall` alone fills their slates for `days` days from t = -days: a
+    """What users answer when one policy alone fills their slates for `days` days from t = -days: a
     world without a desk.
 
     Users are independent, so they are served in waves (everybody's next request), not in the order
@@ -245,8 +246,8 @@ def expose(
 
     Args:
         users: fresh.
-        recall: slates `[B, k]` for requests whose histories hold the last `memory` impressions as
-            `seen` and nothing else.
+        scene: what may be shown, and who recalls it, for requests whose histories hold the last
+            `memory` impressions as `seen` and nothing else.
         days: length.
         slate: positions.
         durations: `[n_items + 1]` s.
@@ -259,27 +260,32 @@ def expose(
     seen = np.zeros((users.n_users, memory), dtype=np.int64)
     count = np.zeros(users.n_users, dtype=np.int64)
     waves: list[tuple[Any, ...]] = []
-    while len(user := np.flatnonzero(clock < 0)):
-        # As wide from the first wave on: a policy that orders as many of a user's items as `seen`
-        # may hide would do so anew for every width (2.9 s in place of .8 for 1,000 users).
-        slates = recall(_request(user, step[user], seen[user]), slate)
-        answer = users.respond(user, step[user], clock[user], slates)
-        row, place = np.nonzero(np.arange(slate) < answer.shown[:, None])
-        item = slates.items[row, place]
-        kinds = [answer.kinds[kind][row, place] == 1 for kind in users.kinds]
-        waves.append(
-            (
-                user[row],
-                item,
-                clock[user][row],
-                answer.click[row, place] == 1,
-                answer.watch[row, place],
-                *kinds,
+    for end in scene.ends():
+        first = len(waves)
+        while len(user := np.flatnonzero(clock < end)):
+            # As wide from the first wave on: a policy that orders as many of a user's items as
+            # `seen` may hide would do so anew for every width (2.9 s in place of .8 for 1,000
+            # users).
+            slates = scene.recall(_request(user, step[user], seen[user]), slate)
+            answer = users.respond(user, step[user], clock[user], slates)
+            row, place = np.nonzero(np.arange(slate) < answer.shown[:, None])
+            item = slates.items[row, place]
+            kinds = [answer.kinds[kind][row, place] == 1 for kind in users.kinds]
+            waves.append(
+                (
+                    user[row],
+                    item,
+                    clock[user][row],
+                    answer.click[row, place] == 1,
+                    answer.watch[row, place],
+                    *kinds,
+                )
             )
-        )
-        seen[user[row], (count[user][row] + place) % memory] = item
-        count[user] += answer.shown
-        clock[user], step[user] = answer.next, step[user] + 1
+            seen[user[row], (count[user][row] + place) % memory] = item
+            count[user] += answer.shown
+            clock[user], step[user] = answer.next, step[user] + 1
+        for _, item, _, click, *_ in waves[first:]:
+            scene.take(item, item[click])
     user, item, t, click, watch, *kinds = (
         np.concatenate(column) for column in zip(*waves, strict=True)
     )
@@ -294,6 +300,7 @@ def expose(
         users.n_users,
         users.n_items,
         days,
+        scene.uploaded,
     )
 
 
@@ -365,44 +372,24 @@ def _marginals(scenario: Scenario, seed: int, feed: str, folder: Path) -> dict[s
         rule = "a world is held to durations, too: its catalogue must have items['duration'] (s)"
         raise CalibrationError(f"{scenario.where(('users', 'kind'))}: {rule}")
 
-    def exposed(recall_of: Callable[[Users], Recall]) -> dict[str, Marginal]:
-        users: Users = population.build(source, seed, scenario.days, Path())
-        days, serving = scenario.data.history_days, scenario.serving
-        return measure(
-            expose(
-                users,
-                recall_of(users),
-                days,
-                serving.slate,
-                durations,
-                serving.seen or serving.history,
-            )
-        )
-
+    if feed == CATALOGUE:
+        return catalogue(np.asarray(durations[1:], dtype=np.float64))
+    users: Users = population.build(source, seed, scenario.days, Path())
+    calls = None
     if feed == LOGGING:
-        return exposed(lambda users: _logging(scenario, source.catalogue, users, seed, folder))
-    if feed == RANDOM:
-        return exposed(lambda users: uniformly(seed, n_items))
-    return catalogue(np.asarray(durations[1:], dtype=np.float64))
+        calls = _logging(scenario, source.catalogue, users, seed, folder)
+    days, serving, scene = scenario.data.history_days, scenario.serving, Scene(calls, seed, n_items)
+    if scenario.items is not None:
+        uploads = Uploads.draw(scenario.items, source.catalogue.items["author"], seed, -days)
+        people: Any = users  # of the kinds that `items` goes with
+        scene = LivingScene(calls, seed, source.catalogue, uploads, people)
+    memory = serving.seen or serving.history
+    return measure(expose(users, scene, days, serving.slate, durations, memory))
 
 
-def _logging(scenario: Scenario, known: Catalogue, users: Users, seed: int, folder: Path) -> Recall:
+def _logging(scenario: Scenario, known: Catalogue, users: Users, seed: int, folder: Path) -> Calls:
     """The scenario's logging policy, as the engine serves it."""
-    from policies.calls import Calls
     from simulator.serving.history import logging_policy
 
     logging = scenario.data.logging
-    calls = Calls(logging_policy(logging, known, users, seed, folder), logging.policy)
-    return lambda histories, k: calls.recall(histories, k, seed)
-
-
-def uniformly(seed: int, n_items: int) -> Recall:
-    """Random exposure as KuaiRand's: each place any video, whatever was shown before."""
-
-    def recall(histories: Histories, k: int) -> Slates:
-        u = uniform(
-            seed, Purpose.RECALL, histories.user[:, None], histories.step[:, None], np.arange(k)
-        )
-        return Slates((u * n_items).astype(np.int64) + 1, np.zeros(u.shape, dtype=np.float32))
-
-    return recall
+    return Calls(logging_policy(logging, known, users, seed, folder), logging.policy)

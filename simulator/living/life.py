@@ -1,5 +1,5 @@
-"""`LivingCatalogue`: one catalogue from midnight to midnight - what is there, what comes, what goes, and who
-still makes something.
+"""`LivingCatalogue`: a catalogue from midnight to midnight - what is there, what comes, what goes,
+and who still makes something.
 
 All that is random is keyed by the item (`Purpose.UPLOAD`): when it would be uploaded, and how much
 of an audience its creator wants for it. So arms share both, and differ in what they did to the
@@ -30,8 +30,8 @@ NEVER = int(np.iinfo(np.int64).max)
 """The day on which somebody stops who does not."""
 
 STOPPED, UPLOADED, REMOVED, PRESENT = range(4)
-"""Columns of `LivingCatalogue.record`: creators who have stopped, items that appeared on the day, items that
-were removed at its beginning, items that could be shown at its end.
+"""Columns of `LivingCatalogue.record`: creators who have stopped, items that appeared on the day,
+items that were removed at its beginning, items that could be shown at its end.
 """
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from simulator.designs.registry import DESIGNS
 from simulator.log.metrics import ROLES, MetricRole
 from simulator.page.display import as_html
+from simulator.report.catalogues import Catalogues
 from simulator.stats.checks import Check, Status
 from simulator.stats.choices import Choices
 from simulator.stats.decision import Decision
@@ -625,6 +626,7 @@ class Content:
         otherwise: the same comparisons by other methods.
         funnel, channels, answered_by_log: what was served.
         supply: what of the catalogue was shown, and of whom; None: only a log can tell.
+        catalogues: how fresh slates were and which creators are left; None: they do not live.
         calibration, support: how far the world is from real users.
         published: published lifts beside ours.
         power, designs: users needed for a lift, and by each design for the lift found here.
@@ -677,6 +679,7 @@ class Content:
     channels: Channels | None = None
     answered_by_log: Mapping[str, float | None] = field(default_factory=dict)
     supply: Supply | None = None
+    catalogues: Catalogues | None = None
     calibration: Calibration | None = None
     support: tuple[Support, ...] = ()
     published: tuple[PublishedLift, ...] = ()

@@ -28,6 +28,7 @@ from simulator.page.words import sentenced, title
 from simulator.report import run_checks as checks
 from simulator.report import supplied
 from simulator.report import worlds as world
+from simulator.report.catalogues import catalogues
 from simulator.report.content import (
     AdjustmentGain,
     Beside,
@@ -263,6 +264,7 @@ def gather(
             sums,
             choices,
         ),
+        catalogues=catalogues(log, who.arms, choices.level),
         calibration=calibration,
         support=world.support(log, who.arms),
         published=_published(published, own_rows, power, _design_of(by_user).kind),

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from simulator.log.files import json_text
-from simulator.report.content import PairLift, WorldMarginal
+from simulator.report.content import Content, PairLift, WorldMarginal
 from simulator.stats.decision import Decision
 from simulator.stats.decision_audit import AuditedDecision
 from simulator.stats.ensemble import WorldsLift
@@ -34,7 +34,7 @@ NOT_STORED = {(Lift, "note")}
 SPREAD_OUT = {(Segment, "row"), (PairLift, "row")}
 """Fields whose own keys stand in their place."""
 
-LEFT_OUT_IF_NONE = {(WorldMarginal, "feed")}
+LEFT_OUT_IF_NONE = {(WorldMarginal, "feed"), (Content, "catalogues")}
 
 DERIVED: dict[type, Callable[[Any], dict[str, Any]]] = {
     Lift: lambda row: {"difference": encode(row.difference)},

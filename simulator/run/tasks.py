@@ -614,6 +614,7 @@ class KeepLives(OfRun):
                 )
         assert run.uploads is not None
         arrays["is_creator"] = run.uploads.is_creator
+        arrays["first_day"] = np.array(run.uploads.first_day)
         save_arrays(run.workspace.lived, arrays)
         return {"seconds": time.process_time() - start}
 
