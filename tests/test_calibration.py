@@ -19,6 +19,7 @@ from simulator.calibration import search as fitting
 from simulator.calibration import targets as calibration
 from simulator.calibration.figure import draw
 from simulator.calibration.marginals import Impressions, Marginal, catalogue, measure
+from simulator.calibration.scenes import Scene
 from simulator.calibration.targets import (
     CATALOGUE,
     GAP,
@@ -159,14 +160,15 @@ def test_targets_are_unique_and_measured() -> None:
     assert len(set(names)) == len(names)
     found = measured(small())
     assert {feed for feed, _ in names} == {LOGGING, RANDOM, CATALOGUE, GAP}
-    assert not [name for feed, name in names if name not in found[LOGGING if feed == GAP else feed]]
+    absent = [name for feed, name in names if name not in found[LOGGING if feed == GAP else feed]]
+    assert absent == ["life best day", "life day 8 / best day"]  # of a catalogue that lives
 
 
 def test_exposure_without_a_desk_is_random_where_it_says_so() -> None:
     scenario = small(400, 50)
     users = scenario.users.build(Source(scenario.users.catalogue(1)), 1, 5, Path())
     durations = scenario.users.catalogue(1).items["duration"]
-    seen = expose(users, calibration.uniformly(1, 50), 2, 6, durations, 128)
+    seen = expose(users, Scene(None, 1, 50), 2, 6, durations, 128)
     counts = np.bincount(seen.item, minlength=51)[1:]
     expected = len(seen.item) / 50
     assert ((counts - expected) ** 2 / expected).sum() < 49 + 4 * math.sqrt(2 * 49)
@@ -265,9 +267,12 @@ def test_kuaishou_like_meets_its_targets() -> None:
     assert not surely
 
 
-def test_the_history_of_a_run_is_what_was_measured(tmp_path: Path) -> None:
+@pytest.mark.parametrize("items", [None, {"uploads": 6, "stock": 40, "trial_clicks": 1}])
+def test_the_history_of_a_run_is_what_was_measured(
+    tmp_path: Path, items: dict[str, float] | None
+) -> None:
     """The engine and the waves of `expose` log the same impressions, although one serves by time
-    and the other by turns.
+    and the other by turns; also where the catalogue lives.
     """
     from simulator.run.pipeline import run
 
@@ -275,7 +280,8 @@ def test_the_history_of_a_run_is_what_was_measured(tmp_path: Path) -> None:
     engine = {"executor": "serial", "shards": 1}
     whole = small(60, 80, 3).resolved()
     scenario = Scenario.model_validate(
-        whole | {"days": 1, "arms": arms, "design": {"control": "a"}, "engine": engine}
+        whole
+        | {"days": 1, "arms": arms, "design": {"control": "a"}, "engine": engine, "items": items}
     )
     run(scenario, tmp_path / "run")
     log = EventLog.open(tmp_path / "run" / "log")

@@ -241,8 +241,13 @@ _NONE = Marginal(float("nan"), float("nan"))
 
 
 def _exposure(seen: Impressions) -> dict[str, Marginal]:
-    """How concentrated exposure is over the whole catalogue, and how often users are there."""
-    shown = np.sort(np.bincount(seen.item, minlength=seen.n_items + 1)[1:])
+    """How concentrated exposure is over the whole catalogue (as far as it has appeared), and how
+    often users are there.
+    """
+    shown = np.bincount(seen.item, minlength=seen.n_items + 1)[1:]
+    if seen.uploaded is not None:
+        shown = shown[seen.uploaded[1:] <= seen.t.max()]
+    shown = np.sort(shown)
     rank = np.arange(1, len(shown) + 1)
     gini = float(((2 * rank - len(shown) - 1) @ shown) / (len(shown) * shown.sum()))
     top = float(shown[len(shown) - len(shown) // 5 :].sum() / shown.sum())
@@ -276,6 +281,8 @@ def _life(seen: Impressions) -> dict[str, Marginal]:
     cell = seen.user[counts] * (WEEK + 1) + age[counts]
     n = np.bincount(cell, minlength=seen.n_users * (WEEK + 1)).reshape(-1, WEEK + 1)
     total = n.sum(axis=0).astype(np.float64)
+    if not total.any():  # the log is too short
+        return {"life best day": _NONE, "life day 8 / best day": _NONE}
     best = int(total.argmax())
     left = _ratio(n[:, WEEK], n[:, best].astype(np.float64))
     peak = Marginal(float(best + 1), np.nan)

@@ -48,6 +48,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "simulator.cli.bias:bias",
         "What would each design report where arms learn from one another?",
     ),
+    "foretell": (
+        "simulator.cli.foretell:foretell",
+        "Which early metric foretells the lift of the last days?",
+    ),
     "reproduce": (
         "simulator.cli.reproduce:reproduce",
         "The paper's tables and figures, measured beside published.",

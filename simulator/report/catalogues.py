@@ -17,7 +17,7 @@ from simulator.log.files import load_arrays
 from simulator.log.items import ItemFacts
 from simulator.log.metrics import FRESH_DAYS
 from simulator.log.workspace import Workspace
-from simulator.stats.freshness import Estimated, Freshness
+from simulator.stats.freshness import Freshness, ShareEstimate
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class CatalogueDay:
 
     arm: str
     day: int
-    fresh: Estimated
-    creators: Estimated
+    fresh: ShareEstimate
+    creators: ShareEstimate
     uploaded: float
     removed: float
     present: float
@@ -57,10 +57,10 @@ class CatalogueArm:
     """
 
     arm: str
-    fresh: Estimated
-    fresh_difference: Estimated | None
-    creators: Estimated
-    creators_difference: Estimated | None
+    fresh: ShareEstimate
+    fresh_difference: ShareEstimate | None
+    creators: ShareEstimate
+    creators_difference: ShareEstimate | None
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ def catalogues(log: EventLog, arms: Sequence[str], level: float) -> Catalogues |
         rows.append(
             CatalogueArm(
                 arm,
-                Estimated.of(*shares[i], level),
+                ShareEstimate.of(*shares[i], level),
                 _difference(shares[i], shares[0], level) if differs else None,
-                Estimated.of(*_mean(active[i]), level),
+                ShareEstimate.of(*_mean(active[i]), level),
                 _difference(_mean(active[i]), _mean(active[0]), level) if differs else None,
             )
         )
@@ -119,8 +119,8 @@ def catalogues(log: EventLog, arms: Sequence[str], level: float) -> Catalogues |
         CatalogueDay(
             arm,
             day,
-            Estimated.of(*freshness.share(index, day, day + 1), level),
-            Estimated.of(*_mean(lived.active(arm, day + 1)), level),
+            ShareEstimate.of(*freshness.share(index, day, day + 1), level),
+            ShareEstimate.of(*_mean(lived.active(arm, day + 1)), level),
             *(lived.counts(arm, column, day) for column in (UPLOADED, REMOVED, PRESENT)),
         )
         for arm, index in zip(arms, order, strict=True)
@@ -184,6 +184,6 @@ def _difference(
     one: tuple[float, npt.NDArray[np.float64]],
     other: tuple[float, npt.NDArray[np.float64]],
     level: float,
-) -> Estimated:
+) -> ShareEstimate:
     """The difference of two figures of the same units."""
-    return Estimated.of(one[0] - other[0], one[1] - other[1], level)
+    return ShareEstimate.of(one[0] - other[0], one[1] - other[1], level)

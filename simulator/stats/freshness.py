@@ -67,7 +67,7 @@ class Freshness:
 
 
 @dataclass(frozen=True)
-class Estimated:
+class ShareEstimate:
     """A figure and the ends of its interval."""
 
     value: float
@@ -75,7 +75,7 @@ class Estimated:
     high: float
 
     @classmethod
-    def of(cls, value: float, influences: DoubleArray, level: float) -> Estimated:
+    def of(cls, value: float, influences: DoubleArray, level: float) -> ShareEstimate:
         """With the standard error of the units' `influences` `[n]`, whose sum is 0: Student's
         interval.
         """

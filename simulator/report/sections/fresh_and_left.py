@@ -24,7 +24,7 @@ from simulator.report.catalogues import CatalogueDay, Catalogues
 from simulator.report.content import Content
 from simulator.report.plots import MOST_DRAWN
 from simulator.report.sections.cells import legend
-from simulator.stats.freshness import Estimated
+from simulator.stats.freshness import ShareEstimate
 
 
 def living(c: Content) -> Section | None:
@@ -84,12 +84,12 @@ def sentences(c: Content) -> list[str]:
     return said
 
 
-def _estimated(one: Estimated) -> Cell:
+def _estimated(one: ShareEstimate) -> Cell:
     ends = between(one.low, one.high, lambda end: percent(end, 1, False))
     return Cell(percent(one.value, 1, False), one.value, under=ends)
 
 
-def _points(one: Estimated | None) -> Cell:
+def _points(one: ShareEstimate | None) -> Cell:
     if one is None:
         return plain("control")
     ends = between(one.low, one.high, lambda end: percent(end, 1))
@@ -97,7 +97,7 @@ def _points(one: Estimated | None) -> Cell:
 
 
 def _figure(
-    c: Content, one: Catalogues, what: str, of: Callable[[CatalogueDay], Estimated]
+    c: Content, one: Catalogues, what: str, of: Callable[[CatalogueDay], ShareEstimate]
 ) -> Markup:
     """A share by day, an arm a line, within its interval."""
     drawn = c.arms[: MOST_DRAWN + 1]
