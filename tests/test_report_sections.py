@@ -27,11 +27,13 @@ from simulator.page.html import page
 from simulator.page.markdown import markdown
 from simulator.report import ReportError, comparison, drawn, load, sections
 from simulator.report import user_table as tables
+from simulator.report.catalogues import CatalogueArm, CatalogueDay, Catalogues
 from simulator.report.content import Content, WorldLifts
 from simulator.report.stored import as_json
 from simulator.stats import audit as audits
 from simulator.stats import units
 from simulator.stats.choices import Choices
+from simulator.stats.freshness import ShareEstimate
 from simulator.stats.margins import Margins
 from simulator.stats.verdict import lifts
 from tests.worlds import (
@@ -157,9 +159,22 @@ def a_switchback(home: Path) -> Content:
     return report.write(switchback_log([0, 1, 1, 0, 0, 1], plays), home)
 
 
-KINDS = {
-    made.__name__: made for made in (a_paired_run, a_split_table, an_interleaved_run, a_switchback)
-}
+def a_living_catalogue(home: Path) -> Content:
+    content = report.write(feedback_log(n_users=60, days=2), home)
+    arms, days = [], []
+    for i, arm in enumerate(content.arms):
+        fresh, left = (ShareEstimate(x - i / 50, x - 0.04, x + 0.05) for x in (0.3, 0.8))
+        differences = (ShareEstimate(-i / 50, -0.1, 0.01), ShareEstimate(-i / 50, -0.03, -0.01))
+        arms.append(CatalogueArm(arm, fresh, differences[0] if i else None, left, None))
+        arms[-1] = replace(arms[-1], creators_difference=differences[1] if i else None)
+        days += [CatalogueDay(arm, day, fresh, left, 7.0, 5.0 + day, 340.0) for day in (0, 1)]
+    content = replace(content, catalogues=Catalogues(7, 90, 0.95, tuple(arms), tuple(days)))
+    report.save(content, home)
+    return content
+
+
+MADE = (a_paired_run, a_split_table, an_interleaved_run, a_switchback, a_living_catalogue)
+KINDS = {made.__name__: made for made in MADE}
 
 
 @pytest.fixture(scope="module")
