@@ -367,3 +367,46 @@ def test_sections_have_defaults_that_make_sense() -> None:
     assert items.at_start == 600
     assert items.needed(10) == 800
     assert Creators().half > 0
+
+
+# The published life of a video.
+
+
+def test_the_shipped_world_lives_as_published() -> None:
+    from simulator.calibration.targets import LOGGING, compare, measured
+
+    living = Scenario.load("scenarios/living_catalogue.yaml")
+    rows = {row.name: row for row in compare(measured(living, feeds=(LOGGING,)))}
+    for name in ("life best day", "life day 8 / best day"):
+        assert rows[name].within, rows[name]
+
+
+def test_the_life_of_a_pool_is_counted_on_videos_whose_first_week_is_there() -> None:
+    from simulator.calibration.marginals import Impressions, measure
+
+    curve = (20, 80, 80, 40, 20, 10, 10, 8)  # its logarithms are as high on day 2 as on day 3
+    ages = np.repeat(np.arange(8), curve)
+    n = len(ages)
+    too_young = np.full(500, 7)  # a video of day -3, of which five days are not there yet
+    item = np.concatenate((np.ones(n, dtype=np.int64), np.full(500, 2)))
+    t = np.concatenate((ages - 10, too_young - 10)) * DAY + 5
+    size = len(item)
+    seen = Impressions(
+        user=np.arange(size) % 7,
+        item=item,
+        t=t,
+        click=np.arange(size) % 2 == 0,
+        watch=np.full(size, 9.0),
+        duration=np.full(size, 20.0),
+        kinds={},
+        n_users=7,
+        n_items=2,
+        days=8,
+        uploaded=np.array([0.0, -10 * DAY + 3, -3 * DAY]),
+    )
+    found = measure(seen)
+    assert found["life day 8 / best day"].value == pytest.approx(0.1)
+    assert found["life best day"].value == pytest.approx(2.5)
+    assert found["life best day"].se > 0
+    still = measure(replace(seen, uploaded=None))
+    assert not [name for name in still if name.startswith("life")]
