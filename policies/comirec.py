@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from policies.base import Catalogue, Fitting, Histories, IntArray, Sequences, Slates, right_aligned
+from policies.jit import njit
 from policies.layers import initialise
 from policies.losses import Loss, Objective
 from policies.operators import Embedding, Linear
@@ -263,7 +263,7 @@ class ComiRec(VectorPolicy):
         return super().restore(state)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _aggregate(
     union: Any, best: Any, category: Any, ranks: Any, weight: float, items: Any, scores: Any
 ) -> None:

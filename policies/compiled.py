@@ -13,7 +13,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from policies.jit import njit
 
 FAST = {"contract", "nsz", "reassoc", "arcp"}
 LOG2_E, LN_2 = np.float32(1.4426950408889634), np.float32(0.6931471805599453)
@@ -22,7 +23,7 @@ LEAST = np.float32(-126)
 """Least power of two of a softmax weight: below it float32 has no normal number."""
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
+@njit(nogil=True, fastmath=FAST, forceinline=True)
 def exponentials(scores: Any, n: int, powers: Any, factors: Any) -> Any:
     """`exp(scores[:n] - m)` in place, m the largest; m and the sum.
 
@@ -51,7 +52,7 @@ def exponentials(scores: Any, n: int, powers: Any, factors: Any) -> Any:
     return top, total
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
+@njit(nogil=True, fastmath=FAST, forceinline=True)
 def softmax(scores: Any, n: int, powers: Any, factors: Any) -> None:
     """The softmax of `scores[:n]`, in place; `powers` and `factors` as in `exponentials`."""
     _, total = exponentials(scores, n, powers, factors)
@@ -59,7 +60,7 @@ def softmax(scores: Any, n: int, powers: Any, factors: Any) -> None:
         scores[j] /= total
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def own_logits(hidden: Any, vectors: Any, target: Any, log_q: Any, out: Any) -> None:
     """`out[i] = hidden[i] . vectors[target[i]] - log_q[target[i]]`."""
     for i in range(len(target)):
@@ -70,7 +71,7 @@ def own_logits(hidden: Any, vectors: Any, target: Any, log_q: Any, out: Any) -> 
         out[i] = total - log_q[item]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def cross_entropy(
     logits: Any, own: Any, target: Any, items: Any, left_out: Any, share: float, slope: Any
 ) -> Any:
@@ -111,7 +112,7 @@ def cross_entropy(
     return loss
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def add_own(
     slope: Any, hidden: Any, vectors: Any, target: Any, to_hidden: Any, to_vectors: Any
 ) -> None:
@@ -124,7 +125,7 @@ def add_own(
             to_vectors[item, c] += by * hidden[i, c]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def add_rows(rows: Any, items: Any, out: Any) -> None:
     """`out[items[j]] += rows[j]`."""
     for j in range(len(items)):

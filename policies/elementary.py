@@ -17,7 +17,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, vectorize
+from numba import vectorize
+
+from policies.jit import njit
 
 LN2_HIGH, LN2_LOW, LN2 = (
     6.93147180369123816490e-01,
@@ -29,7 +31,7 @@ exact.
 """
 
 
-@njit(cache=True)
+@njit()
 def _scaled(x: float, k: int) -> float:
     """x 2^k, of a normal x near 1."""
     while k > 1000:
@@ -39,7 +41,7 @@ def _scaled(x: float, k: int) -> float:
     return float(x * np.int64((k + 1023) << 52).view(np.float64))
 
 
-@njit(cache=True)
+@njit()
 def _exp_near_0(high: float, low: float) -> float:
     """exp(high - low) for at most ln(2) / 2, `low` being far less than `high` (fdlibm's
     e_exp.c).
@@ -55,7 +57,7 @@ def _exp_near_0(high: float, low: float) -> float:
     return 1.0 - ((low - (r * c) / (2.0 - c)) - high)
 
 
-@njit(cache=True)
+@njit()
 def exp(x: float) -> float:
     """e^x, off by less than 1."""
     if not -746.0 < x < 710.0:
@@ -64,7 +66,7 @@ def exp(x: float) -> float:
     return _scaled(_exp_near_0(x - k * LN2_HIGH, k * LN2_LOW), int(k))
 
 
-@njit(cache=True)
+@njit()
 def exp2(x: float) -> float:
     """2^x, off by less than 2; exact for whole numbers."""
     if not -1076.0 < x < 1024.0:
@@ -73,7 +75,7 @@ def exp2(x: float) -> float:
     return _scaled(_exp_near_0((x - k) * LN2, 0.0), int(k))
 
 
-@njit(cache=True)
+@njit()
 def _parts(x: float) -> tuple[int, float]:
     """k and f of x = 2^k (1 + f), with 1 + f within the roots of 1/2 and 2, for x > 0."""
     small = x < 2.0**-1022
@@ -85,7 +87,7 @@ def _parts(x: float) -> tuple[int, float]:
     return k, float(m - 1.0)
 
 
-@njit(cache=True)
+@njit()
 def _log_near_1(f: float) -> tuple[float, float]:
     """Two numbers, the first less the second being ln(1 + f) (fdlibm's e_log.c)."""
     s = f / (2.0 + f)
@@ -103,7 +105,7 @@ def _log_near_1(f: float) -> tuple[float, float]:
     return f, half - s * (half + (even + odd))
 
 
-@njit(cache=True)
+@njit()
 def log(x: float) -> float:
     """ln x, off by less than 1."""
     if not 0.0 < x < math.inf:
@@ -113,7 +115,7 @@ def log(x: float) -> float:
     return k * LN2_HIGH - ((low - k * LN2_LOW) - high)
 
 
-@njit(cache=True)
+@njit()
 def log2(x: float) -> float:
     """The logarithm to base 2, off by less than 2; exact for powers of 2."""
     if not 0.0 < x < math.inf:
@@ -123,20 +125,20 @@ def log2(x: float) -> float:
     return k + (high - low) / LN2
 
 
-@njit(cache=True)
+@njit()
 def log1p(x: float) -> float:
     """ln(1 + x), off by less than 2."""
     y = 1.0 + x
     return log(y) if y == math.inf or not y > 0.0 else log(y) + (x - (y - 1.0)) / y
 
 
-@njit(cache=True)
+@njit()
 def power(x: float, y: float) -> float:
     """x^y for x >= 0, off by less than 2 + |y ln x|."""
     return 1.0 if y == 0.0 else exp(y * log(x))
 
 
-@njit(cache=True)
+@njit()
 def tanh(x: float) -> float:
     """The hyperbolic tangent, off by less than 2^-52."""
     e = exp(-2.0 * abs(x))
@@ -144,7 +146,7 @@ def tanh(x: float) -> float:
     return t if x > 0.0 else -t
 
 
-@njit(cache=True)
+@njit()
 def circle(turns: float) -> tuple[float, float]:
     """Cosine and sine of so many whole turns (an angle over 2 pi), off by less than 2^-52 for up to
     some turns.
@@ -168,7 +170,7 @@ def circle(turns: float) -> tuple[float, float]:
     return (sine, -cosine) if turn == 3 else (cosine, sine)
 
 
-@njit(cache=True)
+@njit()
 def normal_quantile(p: float) -> float:
     """The standard normal quantile, relative error about 1e-16 (Wichura, algorithm AS 241, Applied
     Statistics 37, 1988: PPND16).
@@ -246,7 +248,7 @@ def normal_quantile(p: float) -> float:
     return a / b if q > 0.0 else -a / b
 
 
-@njit(cache=True)
+@njit()
 def normal_tail(x: float) -> float:
     """The chance that a standard normal exceeds x, relative error about 1e-15 (Cody, "Rational
     Chebyshev approximations for the error function", Mathematics of Computation 23, 1969, as
@@ -294,7 +296,7 @@ def normal_tail(x: float) -> float:
     return tail if x > 0.0 else 1.0 - tail
 
 
-@njit(cache=True)
+@njit()
 def log_gamma(a: float) -> float:
     """ln of the gamma function for a > 0: Stirling's series from 10 on (Abramowitz & Stegun 1964,
     6.1.41).
@@ -309,7 +311,7 @@ def log_gamma(a: float) -> float:
     return (a - 0.5) * log(a) - a + 0.5 * log(2.0 * math.pi) + series - log(product)
 
 
-@njit(cache=True)
+@njit()
 def gamma_quantile(a: float, p: float) -> float:
     """The x with P(a, x) = p, the regularised lower incomplete gamma function of shape a > 0; P is
     met within some 1e-15 (1 + a |ln a|).

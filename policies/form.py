@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from policies.base import BoolArray, Histories, Slates
+from policies.jit import njit
 
 KEPT, UNKNOWN_ITEM, SEEN_ITEM, REPEATED_ITEM, GAP, NOT_A_NUMBER, NOT_SORTED = range(7)
 
@@ -69,7 +69,7 @@ def short(
     return int(rows[is_short.argmax()]) if is_short.any() else None
 
 
-@numba.njit(cache=True)
+@njit()
 def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int, int]:
     """The first rule that is broken: (rule, row, column); (KEPT, 0, 0) if none is.
 
@@ -105,7 +105,7 @@ def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int
     return KEPT, 0, 0
 
 
-@numba.njit(cache=True)
+@njit()
 def _improper(items: Any, propensities: Any) -> tuple[int, int]:
     """Row and column of the first item whose propensity is not in (0, 1], both `[B, k]`; (-1, -1)
     if none.
@@ -117,7 +117,7 @@ def _improper(items: Any, propensities: Any) -> tuple[int, int]:
     return -1, -1
 
 
-@numba.njit(cache=True)
+@njit()
 def _is_among(item: Any, items: Any) -> bool:
     """Whether `item` is in `items` `[S]`: a loop without an exit, which LLVM turns into comparisons
     of many items at a time.

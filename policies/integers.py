@@ -12,12 +12,13 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
+
+from policies.jit import njit
 
 tools: Any = cgutils
 
@@ -109,7 +110,7 @@ def _tile(typing: Any, queries: Any, items: Any, out: Any, group: Any, shift: An
 tile: Any = intrinsic(_tile)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def multiply(queries: Any, items: Any, first: int, end: int, shift: int, out: Any) -> None:
     """Write `floor(q . x / 2^shift)` of `ROWS` queries and the groups of items `first` to `end`
     over their columns of `out`.

@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from policies.jit import njit
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -28,7 +29,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _S5, _S6, _S32 = np.uint64(5), np.uint64(6), np.uint64(32)
 
 
-@njit(cache=True)
+@njit()
 def philox(
     seed: Any, c0: Any, c1: Any, c2: Any, c3: Any
 ) -> tuple[np.uint64, np.uint64, np.uint64, np.uint64]:
@@ -56,7 +57,7 @@ def philox(
     return x0, x1, x2, x3
 
 
-@njit(cache=True)
+@njit()
 def philox_words(
     seed: Any, counters: npt.NDArray[np.uint32], n: int, out: npt.NDArray[np.uint32]
 ) -> None:
@@ -75,7 +76,7 @@ def philox_words(
         out[0, i], out[1, i], out[2, i], out[3, i] = x0, x1, x2, x3
 
 
-@njit(cache=True)
+@njit()
 def unit(high: Any, low: Any) -> float:
     """A float64 in [0, 1) of 53 random bits out of two words of `philox`."""
     return (np.float64(high >> _S5) * 67108864.0 + np.float64(low >> _S6)) * (
@@ -83,14 +84,14 @@ def unit(high: Any, low: Any) -> float:
     )
 
 
-@njit(cache=True)
+@njit()
 def uniform(seed: Any, purpose: Any, user: Any, step: Any, lane: Any) -> float:
     """`policies.streams.uniform` for one counter: a float64 in [0, 1)."""
     high, low, _, _ = philox(seed, user, step, purpose, lane)
     return unit(high, low)
 
 
-@njit(cache=True)
+@njit()
 def uniform2(seed: Any, purpose: Any, user: Any, step: Any, lane: Any) -> tuple[float, float]:
     """`policies.streams.uniform2` for one counter: two independent float64 in [0, 1) for the price
     of one.
@@ -99,7 +100,7 @@ def uniform2(seed: Any, purpose: Any, user: Any, step: Any, lane: Any) -> tuple[
     return unit(w0, w1), unit(w2, w3)
 
 
-@njit(cache=True)
+@njit()
 def fill(
     seed: Any, purpose: Any, user: Any, step: Any, lane: Any, out: npt.NDArray[np.float64]
 ) -> None:
@@ -111,7 +112,7 @@ def fill(
         out[i] = uniform(seed, purpose, user[i * du], step[i * ds], lane[i * dl])
 
 
-@njit(cache=True)
+@njit()
 def fill_rows(
     seed: Any, purpose: Any, user: Any, step: Any, lane: Any, out: npt.NDArray[np.float64]
 ) -> None:

@@ -16,12 +16,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from policies.base import DoubleArray, FloatArray, IntArray
 from policies.integers import GROUP, ROWS, Words, group_items, multiply
+from policies.jit import njit
 
 LANES = 8
 """Products that are added as a tree before they are added to the sum; vectors are padded with zeros
@@ -44,7 +44,7 @@ def pad(vectors: FloatArray) -> FloatArray:
     return np.pad(vectors, ((0, 0), (0, n_missing))) if n_missing else vectors
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _score_items(queries: Any, vectors: Any, ids: Any, out: Any) -> None:
     for row in range(len(queries)):
         q = queries[row]
@@ -77,7 +77,7 @@ def score_items(queries: FloatArray, vectors: FloatArray, ids: IntArray) -> Floa
     return out
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _add(rows: Any, table: Any, out: Any) -> None:
     """Add `rows @ table` to `out`, in the order of `_score_items`; the number of columns of `rows`
     is a multiple of `LANES`.
@@ -100,7 +100,7 @@ def _add(rows: Any, table: Any, out: Any) -> None:
                         total[c] += low + high
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _add_dots(rows: Any, vector: Any, out: Any) -> None:
     """`_add` with a table of one column, `vector`: the same additions."""
     for row in range(len(rows)):
@@ -161,7 +161,7 @@ def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
     return out.reshape(rows.shape[:-1] + table.shape[1:])
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _solve(a: Any, x: Any) -> bool:
     """Turn `a` `[n, n]` into its lower Cholesky factor and `x` `[n]` into the solution; False where
     `a` is not positive definite.
@@ -206,7 +206,7 @@ def solve(matrix: DoubleArray, right: DoubleArray) -> DoubleArray:
     return x
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _diagonalise(a: Any, v: Any) -> None:
     """Turn the symmetric `a` `[n, n]` into its eigenvalues (on its diagonal) and the unit matrix
     `v` into the eigenvectors (its columns).
@@ -242,7 +242,7 @@ def _diagonalise(a: Any, v: Any) -> None:
                     v[i, p], v[i, q] = c * x - s * y, s * x + c * y
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _pseudo_inverse(matrices: Any, out: Any) -> None:
     n = matrices.shape[1]
     for m in range(len(matrices)):
@@ -292,7 +292,7 @@ to overflow.
 """
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _kth_largest(values: Any, k: int, floor: int) -> int:
     """The k-th largest of 16-bit integers, or `floor` where that is larger; by halving the
     range.
@@ -313,7 +313,7 @@ def _kth_largest(values: Any, k: int, floor: int) -> int:
     return int(low)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _shortlist(
     queries: Any,
     groups: Any,

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from policies.elementary import exp, log1p
+from policies.jit import njit
 from policies.philox import philox_words, uniform, uniform2, unit
 from policies.streams import Purpose
 
@@ -25,7 +25,7 @@ _LEAST = -80.0
 """Least exponent of a softmax weight: below it the probability would vanish in float32."""
 
 
-@njit(cache=True)
+@njit()
 def _weigh(items: Any, scores: Any, temperature: float, epsilon: float, out: Any) -> None:
     """`out[j] = (1 - epsilon) * softmax(scores / temperature)[j]`, 0 where there is no item;
     `[pool]` each.
@@ -40,7 +40,7 @@ def _weigh(items: Any, scores: Any, temperature: float, epsilon: float, out: Any
         out[j] = (1.0 - epsilon) * out[j] / total if total > 0 else 0.0
 
 
-@njit(cache=True)
+@njit()
 def _mark(seen: Any, pool: Any, n_items: int, mark: Any, stamp: int) -> tuple[int, int]:
     """Stamp the seen items and the pool's in `mark`; how many items may be recalled, and how many
     of them the pool lacks.
@@ -58,7 +58,7 @@ def _mark(seen: Any, pool: Any, n_items: int, mark: Any, stamp: int) -> tuple[in
     return eligible, eligible - inside
 
 
-@njit(cache=True)
+@njit()
 def _anyone(
     seed: Any,
     purpose: int,
@@ -90,7 +90,7 @@ def _anyone(
     return 0
 
 
-@njit(cache=True)
+@njit()
 def alike(
     seed: Any, users: Any, steps: Any, seen: Any, n_items: int, items: Any, propensities: Any
 ) -> None:
@@ -143,7 +143,7 @@ def alike(
             items[b, place], propensities[b, place] = item, 1.0 / (left - place)
 
 
-@njit(cache=True)
+@njit()
 def draw(
     seed: Any,
     users: Any,
@@ -223,7 +223,7 @@ def draw(
                 break
 
 
-@njit(cache=True)
+@njit()
 def conditional(
     seen: Any, pool: Any, scores: Any, shape: tuple[int, float, float], items: Any, out: Any
 ) -> None:
@@ -260,7 +260,7 @@ def conditional(
             placed[item] = b
 
 
-@njit(cache=True)
+@njit()
 def expected(
     seen: Any,
     pool: Any,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, Protocol
 
-import numba
 import numpy as np
 
 from policies.base import PADDING, FloatArray, IntArray, Params, Slates
 from policies.blocks import by_rows
+from policies.jit import njit
 from policies.products import Rough, matmul, pad, score_items
 from policies.streams import Purpose, uniform
 
@@ -39,7 +39,7 @@ def tie_ranks(n_items: int) -> IntArray:
     return ranks
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _before(score: float, rank: int, other: float, other_rank: int) -> bool:
     """Whether an item comes before another one: higher score, or the same score and the lower tie
     rank.
@@ -47,7 +47,7 @@ def _before(score: float, rank: int, other: float, other_rank: int) -> bool:
     return score > other or (score == other and rank < other_rank)
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _sink(scores: Any, ids: Any, n: int, ranks: Any, node: int) -> None:
     """Restore the heap `[n]` whose root comes last of all, after one of its nodes was replaced by
     what may come before its children.
@@ -67,7 +67,7 @@ def _sink(scores: Any, ids: Any, n: int, ranks: Any, node: int) -> None:
         node = child
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _heap(scores: Any, ids: Any, n: int, ranks: Any) -> None:
     """Make `[n]` a heap whose root comes last of all (Floyd, "Algorithm 245: Treesort 3", 1964)."""
     for node in range(n // 2 - 1, -1, -1):
@@ -78,7 +78,7 @@ STRIP = 64
 """Scores that are compared with the worst kept one at once."""
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _all_below(strip: Any, bound: float) -> bool:
     """Whether all scores are below `bound` (no NaN is); without a branch, so that the loop is
     compiled to vector instructions.
@@ -89,7 +89,7 @@ def _all_below(strip: Any, bound: float) -> bool:
     return above == 0
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _select(scores: Any, ids: Any, seen: Any, ranks: Any, items: Any, best: Any) -> int:
     """Fill `items`, `best` `[B, k]` (0 and -inf before) with the first k candidates; the first row
     with a NaN, or -1.
@@ -465,7 +465,7 @@ def by_quota(
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _distinct(items: Any, scores: Any, size: int, union: Any, best: Any, source: Any) -> None:
     """Each row's distinct items of `items` `[B, I, C]` into `union` `[B, I * C]`, with their best
     score and its interest.
@@ -543,7 +543,7 @@ def by_max(index: Index, queries: FloatArray, k: int, seen: IntArray) -> Slates:
     return Slates(items, scores, interest=interest_of(items, union, source, index.n_items))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _look_up(items: Any, union: Any, source: Any, size: int, out: Any) -> None:
     place = np.zeros(size, dtype=np.int64)
     for row in range(len(items)):

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Sequences
 from policies.elementary import powers
+from policies.jit import njit
 from policies.scored import Scored
 
 PARTS = ("data", "indices", "indptr")
@@ -178,7 +178,7 @@ def _rows(matrix: Any) -> tuple[npt.NDArray[Any], ...]:
     return (*parts, np.asarray(matrix.sum(axis=1), dtype=np.float32))
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _continue(
     clicks: Any,
     weight: Any,
@@ -230,7 +230,7 @@ def _continue(
                 place[items[row, c]] = -1
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _add_terms(items: Any, weights: Any, markov: Any, similar: Any, moves: Any, out: Any) -> None:
     """Add to `out` `[B, n_items + 1]` the rows of `similar` of all clicks `items` `[B, L]`, times
     `weights` `[L]`, then that of `moves` of the last click, times `markov`; the two matrices as
@@ -268,7 +268,7 @@ def _strongest(matrix: Any, most: int) -> Any:
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _mark_strongest(pointer: Any, columns: Any, values: Any, most: int, keep: Any) -> None:
     """Set `keep` to False for all but the `most` largest entries of each compressed row."""
     for row in range(len(pointer) - 1):

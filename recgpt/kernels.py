@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from policies.compiled import FAST, ONE, ZERO, softmax
+from policies.jit import njit
 
 EPSILON = np.float32(1e-5)
 """Of a layer norm, as torch's."""
@@ -22,7 +22,7 @@ LANES = 16
 """Attention computes so many keys at once: the last ones of a row may be none."""
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
+@njit(nogil=True, fastmath=FAST, forceinline=True)
 def _combine(weight: Any, first: int, rows: Any, n: int, width: int, out: Any) -> None:
     """`out[j] = sum_i weight[first + i] rows[i, j]` over `n` rows, for j below `width`."""
     for j in range(width):
@@ -47,7 +47,7 @@ def _combine(weight: Any, first: int, rows: Any, n: int, width: int, out: Any) -
         i += 1
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def attend(
     queries: Any, both: Any, offsets: Any, asked: Any, asked_offsets: Any, heads: int, out: Any
 ) -> Any:
@@ -105,7 +105,7 @@ def attend(
     return shares
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def attend_backward(
     grad: Any,
     shares: Any,
@@ -167,7 +167,7 @@ def attend_backward(
                     to_both[begin + j, width + first + c] = to_values[j, c]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
+@njit(nogil=True, fastmath=FAST, forceinline=True)
 def _normalise(row: Any, gain: Any, shift: Any, whitened: Any, out: Any) -> Any:
     """A layer norm of one row, `whitened` times `gain` plus `shift`; 1 over its deviation."""
     d = len(row)
@@ -185,7 +185,7 @@ def _normalise(row: Any, gain: Any, shift: Any, whitened: Any, out: Any) -> Any:
     return inverse
 
 
-@njit(cache=True, nogil=True, fastmath=FAST, forceinline=True)
+@njit(nogil=True, fastmath=FAST, forceinline=True)
 def _normalise_backward(
     grad: Any, gain: Any, whitened: Any, inverse: Any, to_gain: Any, to_shift: Any, out: Any
 ) -> None:
@@ -203,7 +203,7 @@ def _normalise_backward(
         out[c] = inverse * (grad[c] * gain[c] - mean - whitened[c] * slope)
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def add_and_norm(
     x: Any, y: Any, n: int, bits: Any, level: int, gain: Any, shift: Any, whitened: Any, out: Any
 ) -> Any:
@@ -232,7 +232,7 @@ def add_and_norm(
     return inverse
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def add_and_norm_backward(
     grad: Any,
     n: int,
@@ -260,7 +260,7 @@ def add_and_norm_backward(
             sums[2, c] += to_y[i, c]
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def embed(
     tables: Any,
     indices: Any,
@@ -312,7 +312,7 @@ def embed(
     return inverse
 
 
-@njit(cache=True, nogil=True, fastmath=FAST)
+@njit(nogil=True, fastmath=FAST)
 def embed_backward(
     grad: Any,
     indices: Any,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from policies.base import (
     Sequences,
     right_aligned,
 )
+from policies.jit import njit
 from recgpt.model import GENERATED, GPT, REAL, Layer
 
 ROWS = 512
@@ -211,7 +211,7 @@ def recent(histories: Histories, window: int, length: int) -> tuple[IntArray, In
     return tokens, segments
 
 
-@numba.njit(cache=True, nogil=True)
+@njit(nogil=True)
 def _recent(items: Any, clicked: Any, window: int, tokens: Any, segments: Any) -> None:
     for row in range(len(items)):
         place = tokens.shape[1]

@@ -10,22 +10,22 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from policies.elementary import exp
+from policies.jit import njit
 
 PARTS = 3
 """Numbers that `parts` gives of a pair: user and item together, the user alone, the item alone."""
 
 
-@njit(cache=True)
+@njit()
 def _step(value: Any, slope: Any, squares: Any, at: Any, rate: float) -> Any:
     """One step of AdaGrad (Duchi, Hazan & Singer, JMLR 2011); adds to `squares[at]`."""
     squares[at] += slope * slope
     return value - rate * slope / np.sqrt(squares[at])
 
 
-@njit(cache=True)
+@njit()
 def _item_sum(item: int, groups: Any, vectors: Any, out: Any) -> None:
     """The item's row of `vectors` `[T, F]`, its own and those of its groups, added up in `out`."""
     for f in range(len(out)):
@@ -35,7 +35,7 @@ def _item_sum(item: int, groups: Any, vectors: Any, out: Any) -> None:
             out[f] += vectors[groups[g, item], f]
 
 
-@njit(cache=True)
+@njit()
 def fit(
     rows: Any,
     user: Any,
@@ -91,7 +91,7 @@ def fit(
                 items[j, f] = _step(items[j, f], slope, item_squares, (j, f), rate)
 
 
-@njit(cache=True)
+@njit()
 def parts(user: Any, item: Any, groups: Any, users: Any, items: Any, out: Any) -> None:
     """What makes up the log-odds of pairs, `out` `[N, PARTS]`: the product of user and item, the
     user's own level, the item's; 0 of no item.

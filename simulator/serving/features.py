@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from policies.elementary import exp, log, log1p
+from policies.jit import njit
 
 N_DYNAMIC = 6
 _TAG, _AUTHOR = 0, 1
@@ -19,7 +19,7 @@ _SMOOTH = 5.0
 """Impressions' worth of the user's own rate that smooth an affinity."""
 
 
-@njit(cache=True)
+@njit()
 def _count(
     items: Any, clicked: Any, groups: Any, shown: Any, clicks: Any, last: Any
 ) -> tuple[int, int]:
@@ -41,7 +41,7 @@ def _count(
     return n, total
 
 
-@njit(cache=True)
+@njit()
 def _forget(items: Any, groups: Any, shown: Any, clicks: Any, last: Any) -> None:
     for j in range(len(items)):
         if items[j] != 0:
@@ -50,7 +50,7 @@ def _forget(items: Any, groups: Any, shown: Any, clicks: Any, last: Any) -> None
                 shown[g, group] = clicks[g, group] = last[g, group] = 0
 
 
-@njit(cache=True)
+@njit()
 def _dynamic(
     item: int,
     n: int,
@@ -74,7 +74,7 @@ def _dynamic(
     out[3] = shown[_TAG, groups[_TAG, item]] / (n + _SMOOTH)
 
 
-@njit(cache=True)
+@njit()
 def score(
     items: Any,
     clicked: Any,
@@ -121,7 +121,7 @@ def score(
         _forget(items[b], groups, shown, clicks, last)
 
 
-@njit(cache=True)
+@njit()
 def logged(
     items: Any,
     clicked: Any,

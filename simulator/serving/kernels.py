@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
+
+from policies.jit import njit
 
 Array = npt.NDArray[Any]
 
@@ -26,7 +27,7 @@ def group_by_user(user: Array) -> Array:
     return order
 
 
-@njit(cache=True)
+@njit()
 def _counting_sort(key: Any, low: int, width: int) -> Any:
     place = np.zeros(width + 1, dtype=np.int64)
     for i in range(len(key)):
@@ -48,7 +49,7 @@ def take_runs(values: Array, starts: Array, lengths: Array, total: int) -> Array
     return out
 
 
-@njit(cache=True)
+@njit()
 def _take_runs(values: Any, starts: Any, lengths: Any, out: Any) -> None:
     at = 0
     for i in range(len(starts)):
@@ -64,7 +65,7 @@ def repeat(values: Array, order: Array, lengths: Array, total: int) -> Array:
     return out
 
 
-@njit(cache=True)
+@njit()
 def _repeat(values: Any, order: Any, lengths: Any, out: Any) -> None:
     at = 0
     for i in range(len(order)):
@@ -81,7 +82,7 @@ def places(lengths: Array, total: int) -> Array:
     return out
 
 
-@njit(cache=True)
+@njit()
 def _places(lengths: Any, out: Any) -> None:
     at = 0
     for i in range(len(lengths)):
@@ -97,13 +98,13 @@ def take(values: Array, index: Array) -> Array:
     return out
 
 
-@njit(cache=True)
+@njit()
 def _take(values: Any, index: Any, out: Any) -> None:
     for i in range(len(index)):
         out[i] = values[index[i]]
 
 
-@njit(cache=True)
+@njit()
 def pack(block: Any, shown: Any, out: Any) -> None:
     """The first `shown[b]` values of each row of `block` `[B, k]` one after another."""
     at = 0
@@ -113,7 +114,7 @@ def pack(block: Any, shown: Any, out: Any) -> None:
         at += shown[b]
 
 
-@njit(cache=True)
+@njit()
 def remember(items: Any, clicked: Any, rows: Any, slate: Any, click: Any, shown: Any) -> None:
     """Push the shown items of each request onto the right end of its user's memory.
 
@@ -141,7 +142,7 @@ def remember(items: Any, clicked: Any, rows: Any, slate: Any, click: Any, shown:
             marks[width - new + j] = click[b, skip + j] == 1
 
 
-@njit(cache=True)
+@njit()
 def recollect(memory: Any, rows: Any, out: Any) -> None:
     """Copy the last `out.shape[1]` values of each row of `memory` `[n, W]` that `rows` `[B]` names
     into `out`.
@@ -151,14 +152,14 @@ def recollect(memory: Any, rows: Any, out: Any) -> None:
         _copy(memory[rows[b], skip:], out[b])
 
 
-@njit(cache=True)
+@njit()
 def _copy(source: Any, out: Any) -> None:
     """`out[: len(source)] = source`, whatever the types."""
     for j in range(len(source)):
         out[j] = source[j]
 
 
-@njit(cache=True)
+@njit()
 def unite(lists: Any, quotas: Any, n_items: int, out_items: Any, out_channel: Any) -> None:
     """One candidate list for each request out of the lists of its channels: earlier channels first,
     repeats dropped.
@@ -183,7 +184,7 @@ def unite(lists: Any, quotas: Any, n_items: int, out_items: Any, out_channel: An
             at += quotas[c]
 
 
-@njit(cache=True)
+@njit()
 def best(items: Any, scores: Any, places: Any) -> None:
     """The columns of the candidates of highest score in each row, best first; equal scores keep
     their order.
@@ -209,7 +210,7 @@ def best(items: Any, scores: Any, places: Any) -> None:
             n = min(n + 1, k)
 
 
-@njit(cache=True)
+@njit()
 def draft(
     one: Any,
     two: Any,
@@ -273,7 +274,7 @@ def windows(
     return out, marks
 
 
-@njit(cache=True)
+@njit()
 def _windows(
     items: Any, clicked: Any, begin: Any, end: Any, left: bool, out: Any, marks: Any
 ) -> None:

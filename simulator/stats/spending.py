@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from policies.elementary import exp, log, logs1p, normal_tail
+from policies.jit import njit
 from simulator.stats.moments import Floats, Number
 from simulator.stats.quadrature import legendre
 
@@ -163,7 +163,7 @@ def _of_last_new_look(
     return used, added
 
 
-@njit(cache=True)
+@njit()
 def _integrate(
     clock: Floats,
     error: Floats,
@@ -247,13 +247,13 @@ def _integrate(
         m = n
 
 
-@njit(cache=True)
+@njit()
 def _bell(x: float, furthest: float) -> float:
     square = x * x
     return exp(-0.5 * square) if square < furthest else 0.0
 
 
-@njit(cache=True)
+@njit()
 def _exceeds(
     c: float, kept: float, spread: float, z: Floats, mass: Floats, m: int
 ) -> tuple[float, float]:
@@ -269,7 +269,7 @@ def _exceeds(
     return tail, density / (spread * math.sqrt(2.0 * math.pi))
 
 
-@njit(cache=True)
+@njit()
 def _bound(
     c: float, error: float, kept: float, spread: float, z: Floats, mass: Floats, m: int
 ) -> float:

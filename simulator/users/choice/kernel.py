@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
 from policies.elementary import circle, exp, exp2, log, power, tanh
+from policies.jit import njit
 from policies.philox import philox, philox_words, uniform
 from policies.streams import Purpose
 from policies.time import DAY, HOUR
@@ -63,13 +63,13 @@ FURTHER = 256
 """Purpose.FEEDBACK + 256, + 512, ... key the further streams of worlds with many reactions."""
 
 
-@njit(cache=True)
+@njit()
 def _unit32(word: Any) -> float:
     """A uniform number in (0, 1) of one Philox word."""
     return (np.float64(word) + 0.5) * (1.0 / 4294967296.0)
 
 
-@njit(cache=True)
+@njit()
 def _bell(w0: Any, w1: Any, w2: Any, w3: Any) -> float:
     """A number of mean 0 and variance 1 out of four words: the sum of four uniforms, normal to the
     eye (Irwin-Hall) and cheap.
@@ -78,14 +78,14 @@ def _bell(w0: Any, w1: Any, w2: Any, w3: Any) -> float:
     return float(total * (1.7320508075688772 / 4294967296.0) - 3.4641016151377544)
 
 
-@njit(cache=True)
+@njit()
 def liking(seed: Any, user: int, what: int, lane: int) -> float:
     """A fixed number of mean 0 and variance 1 for a pair."""
     w0, w1, w2, w3 = philox(seed, user, what, _WORLD, lane)
     return _bell(w0, w1, w2, w3)
 
 
-@njit(cache=True)
+@njit()
 def _add_likings(
     seed: Any, user: int, what: int, scale: float, first: int, end: int, out: Floats
 ) -> None:
@@ -104,7 +104,7 @@ def _add_likings(
             out[start + j] += scale * _bell(w0, w1, w2, w3)
 
 
-@njit(cache=True)
+@njit()
 def _gauss(seed: Any, purpose: int, user: int, step: int, lane: int) -> tuple[float, float]:
     """Two independent standard normal numbers (Box & Muller 1958)."""
     w0, w1, _, _ = philox(seed, user, step, purpose, lane)
@@ -113,7 +113,7 @@ def _gauss(seed: Any, purpose: int, user: int, step: int, lane: int) -> tuple[fl
     return radius * cosine, radius * sine
 
 
-@njit(cache=True)
+@njit()
 def _new_interest(
     law: Law, seed: Any, truth: Truth, user: int, m: int, age: int, out: Floats
 ) -> None:
@@ -138,7 +138,7 @@ def _new_interest(
         out[d] /= math.sqrt(norm)
 
 
-@njit(cache=True)
+@njit()
 def settle(law: Law, seed: Any, truth: Truth, logits: Floats, interests: Floats) -> None:
     """The interests of every user at age 0."""
     for user in range(logits.shape[0]):
@@ -147,7 +147,7 @@ def settle(law: Law, seed: Any, truth: Truth, logits: Floats, interests: Floats)
             _new_interest(law, seed, truth, user, m, 0, interests[user, m])
 
 
-@njit(cache=True)
+@njit()
 def drift(
     law: Law, seed: Any, truth: Truth, user: int, age: int, logits: Floats, interests: Floats
 ) -> None:
@@ -161,7 +161,7 @@ def drift(
             _new_interest(law, seed, truth, user, m, age, interests[m])
 
 
-@njit(cache=True)
+@njit()
 def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
     """Weights of the interests, the largest 1 before the session's `focus` (-1: none) takes
     `strength` of the others.
@@ -171,7 +171,7 @@ def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
         out[m] = exp(logits[m] - top) * (1.0 if focus < 0 or m == focus else 1.0 - strength)
 
 
-@njit(cache=True)
+@njit()
 def fold(weights: Floats, interests: Floats, user: int, lens: Floats) -> None:
     """What `matching` reads of a user, from `[n, M]` and `[n, M, D]`: interests four abreast, their
     weights below.
@@ -187,7 +187,7 @@ def fold(weights: Floats, interests: Floats, user: int, lens: Floats) -> None:
             lens[g, n_places, j] = weights[user, m] if m < n else 0.0
 
 
-@njit(cache=True)
+@njit()
 def matching(lens: Floats, places: Floats, i: int) -> float:
     """`sum_m w_m max(0, <p_m, v>)^2` of row `i` of places `[N, >= D]`; four interests at a time, so
     that their sums overlap.
@@ -211,7 +211,7 @@ def matching(lens: Floats, places: Floats, i: int) -> float:
     return total
 
 
-@njit(cache=True)
+@njit()
 def matches(weights: Floats, interests: Floats, user: int, places: Floats, out: Floats) -> None:
     """`matching` of all items, `[n_items + 1]`, for a user of `[n, M]` and `[n, M, D]`; `places`
     `[n_items + 1, >= D]`.
@@ -222,7 +222,7 @@ def matches(weights: Floats, interests: Floats, user: int, places: Floats, out: 
         out[i] = matching(lens, places, i)
 
 
-@njit(cache=True)
+@njit()
 def tastes(
     seed: Any, user: int, author: int, item: int, by_author: float, by_video: float
 ) -> float:
@@ -235,12 +235,12 @@ def tastes(
     return x
 
 
-@njit(cache=True)
+@njit()
 def sigmoid(x: float) -> float:
     return float(1.0 / (1.0 + exp(-x)))
 
 
-@njit(cache=True)
+@njit()
 def fatigue(strength: float, memory: Floats, user: int, places: Floats, i: int) -> float:
     """What the memory `[n, D]` of near-duplicates takes from a user's logit of row `i` of places
     `[N, >= D]`.
@@ -258,7 +258,7 @@ def fatigue(strength: float, memory: Floats, user: int, places: Floats, i: int) 
     return strength * alike if alike > 0.0 else 0.0
 
 
-@njit(cache=True)
+@njit()
 def suiting(y: float) -> float:
     """How well a video suits, -1..1; `y` is the click's logit with the user's own level set to
     `base`.
@@ -266,13 +266,13 @@ def suiting(y: float) -> float:
     return tanh(0.5 * y)
 
 
-@njit(cache=True)
+@njit()
 def survival(scale: float, shape: float, seconds: float) -> float:
     """P(attention > seconds) of the log-logistic law."""
     return float(1.0 / (1.0 + power(seconds / scale, shape)))
 
 
-@njit(cache=True)
+@njit()
 def _real_watch(scale: float, shape: float, duration: float, u: float) -> float:
     """Attention (s) that a clicked video gets: log-logistic, beyond the click's threshold; may
     exceed the duration.
@@ -282,13 +282,13 @@ def _real_watch(scale: float, shape: float, duration: float, u: float) -> float:
     return float(max(attention, threshold))
 
 
-@njit(cache=True)
+@njit()
 def _weibull(scale: float, shape: float, seconds: float) -> float:
     """P(a skip takes at most `seconds`)."""
     return float(1.0 - exp(-power(seconds / scale, shape)))
 
 
-@njit(cache=True)
+@njit()
 def _skip_watch(scale: float, shape: float, most: float, u: float) -> float:
     """Watch time (s) of an examined video that was not clicked: Weibull, cut above where its
     probability is `most`.
@@ -296,7 +296,7 @@ def _skip_watch(scale: float, shape: float, most: float, u: float) -> float:
     return float(scale * power(-log(1.0 - u * most), 1.0 / shape))
 
 
-@njit(cache=True)
+@njit()
 def arrival(hours: Floats, start: float, rate: float, exponential: float) -> float:
     """The time (ms) after `start` at which an inhomogeneous Poisson process of `rate` per day has
     done `exponential` more.
@@ -319,7 +319,7 @@ def arrival(hours: Floats, start: float, rate: float, exponential: float) -> flo
     return float((day + days) * DAY + (h + min(within, 1.0)) * HOUR)
 
 
-@njit(cache=True)
+@njit()
 def first_arrivals(law: Law, seed: Any, rate: Floats, user: Ints, out: Ints) -> None:
     """ms from midnight of the first day to each user's first session."""
     for b in range(len(user)):
@@ -327,7 +327,7 @@ def first_arrivals(law: Law, seed: Any, rate: Floats, user: Ints, out: Ints) -> 
         out[b] = np.int64(arrival(law.hours, 0.0, rate[user[b]], wait))
 
 
-@njit(cache=True)
+@njit()
 def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, t: Ints) -> None:
     """Bring users `[n]` to the times `[n]` of their requests: birth, drift, a new session, recovery
     from satiation.
@@ -363,7 +363,7 @@ def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, t: Ints)
         last[user] = t[b]
 
 
-@njit(cache=True)
+@njit()
 def _count(user: Ints, step: Ints, items: Ints, author: Ints, streams: int, counters: Words) -> int:
     """Fill the counters of all words that the answers to `[n]` slates may take, stream by stream,
     `[4, >= streams * n * k]`; how many.
@@ -387,7 +387,7 @@ def _count(user: Ints, step: Ints, items: Ints, author: Ints, streams: int, coun
     return at
 
 
-@njit(cache=True)
+@njit()
 def _likely(law: Law, words: Words, size: int) -> npt.NDArray[np.bool_]:
     """Whether any reaction to each of `size` impressions is possible, by its random word alone."""
     out = np.zeros(size, dtype=np.bool_)
@@ -399,7 +399,7 @@ def _likely(law: Law, words: Words, size: int) -> npt.NDArray[np.bool_]:
     return out
 
 
-@njit(cache=True)
+@njit()
 def _gather(video: Floats, items: Ints, out: Floats) -> None:
     """Copy the rows of `items` `[n, k]` to `out` `[>= n * k, W]`: reads that do not wait for one
     another, unlike those of the answers.
@@ -413,7 +413,7 @@ def _gather(video: Floats, items: Ints, out: Floats) -> None:
             at += 1
 
 
-@njit(cache=True)
+@njit()
 def _answer(
     law: Law,
     truth: Truth,
@@ -533,7 +533,7 @@ def _answer(
         mood[b, 0], mood[b, 1], mood[b, 2] = spent, satisfied, abandoned
 
 
-@njit(cache=True)
+@njit()
 def _go_on(
     law: Law,
     seed: Any,
@@ -579,7 +579,7 @@ def _go_on(
         following[to] = clock[u] = max(int(min(end, FAR)), t[b] + 1)
 
 
-@njit(cache=True)
+@njit()
 def respond(
     law: Law,
     seed: Any,
@@ -608,7 +608,7 @@ def respond(
         _go_on(law, seed, truth, lives, who, when, at, mood, first, out)
 
 
-@njit(cache=True)
+@njit()
 def expected(
     law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: bool, out: Floats
 ) -> None:
@@ -630,7 +630,7 @@ def expected(
             out[i] *= survival(scale, law.attention_shape, min(LONG_VIEW, duration)) / of_clicks
 
 
-@njit(cache=True)
+@njit()
 def estimates(
     law: Law,
     seed: Any,
@@ -663,7 +663,7 @@ def estimates(
     out[0] = 0.0
 
 
-@njit(cache=True)
+@njit()
 def best_unseen(
     order: npt.NDArray[np.int32],
     value: npt.NDArray[np.float32],

@@ -201,9 +201,9 @@ def _jit(function: Any) -> Any:
 
     def call(*arguments: Any) -> Any:
         if not compiled:
-            import numba
+            from policies.jit import njit
 
-            compiled.append(numba.njit(cache=True)(function))
+            compiled.append(njit()(function))
         return compiled[0](*arguments)
 
     return call
