@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from policies.context import is_of_request, log_column, past_of, union
 from policies.staging import staging_of
 
 IntArray = npt.NDArray[np.int64]
@@ -40,6 +41,18 @@ class Histories:
             clicked) or padding.
         seen: `[B, S]` items that may not be recalled, in any order, 0 = none; usually the items of
             the history and more.
+
+    The rest is context, which a policy is given as far as it asks for it (`Policy.asks_for`), and
+    which is None otherwise. Times are on the clock of `Sequences.t`: ms from the start of the A/B,
+    which is a midnight. Padding is 0 everywhere.
+
+        time: `[B]` ms, when the request is made.
+        times: `[B, L]` ms, when each of `items` was shown.
+        watch: `[B, L]` s, how long each was watched, NaN = not observed.
+        reactions: `[B, L]` int8 by kind of feedback (`like`, `follow`, ...): 1 = yes, 0 = no, -1 =
+            not observed.
+        features: `[B]` by name, what the service knows of the request: `tab` is the surface that it
+            comes from, -1 = unknown.
     """
 
     user: IntArray
@@ -47,25 +60,64 @@ class Histories:
     items: IntArray
     clicked: BoolArray
     seen: IntArray
+    time: IntArray | None = None
+    times: IntArray | None = None
+    watch: FloatArray | None = None
+    reactions: Mapping[str, npt.NDArray[np.int8]] | None = None
+    features: Mapping[str, npt.NDArray[Any]] | None = None
 
     def __len__(self) -> int:
         return len(self.user)
 
     def rows(self, index: Any) -> Histories:
         """The requests at `index` (a slice, an index array or a mask)."""
-        return Histories(
-            self.user[index],
-            self.step[index],
-            self.items[index],
-            self.clicked[index],
-            self.seen[index],
-        )
+        return Histories.of({name: array[index] for name, array in self.arrays().items()})
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Every array by its path within the requests: `items`, `time`, `reactions.like`, ...;
+        context that is not there has none.
+        """
+        found: dict[str, npt.NDArray[Any]] = {}
+        for name in Histories.__slots__:
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                found |= {f"{name}.{key}": array for key, array in value.items()}
+            elif value is not None:
+                found[name] = value
+        return found
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Histories:
+        """The requests whose `arrays` these are."""
+        values: dict[str, Any] = {}
+        for path, array in arrays.items():
+            name, _, key = path.partition(".")
+            if key:
+                values.setdefault(name, {})[key] = array
+            else:
+                values[name] = array
+        return cls(**values)
+
+    def with_context(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Histories:
+        """The same requests with the context that is named by the paths of `arrays` in place of
+        their own.
+        """
+        return Histories.of({name: getattr(self, name) for name in _BARE} | {**arrays})
+
+    def context(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays of the context alone, by their paths."""
+        arrays = self.arrays()
+        return {path: arrays[path] for path in arrays.keys() - _BARE}
 
     def clicks(self, length: int) -> IntArray:
         """The last `length` clicked items of each history, `[B, length]`, right-aligned, 0 =
         padding.
         """
         return _compact(self.items, self.clicked & (self.items != PADDING), length)
+
+
+_BARE = frozenset({"user", "step", "items", "clicked", "seen"})
+"""The fields of `Histories` that every policy is given."""
 
 
 def _compact(values: IntArray, keep: BoolArray, length: int) -> IntArray:
@@ -165,12 +217,52 @@ class Sequences:
             {name: column[keep] for name, column in self.columns.items()},
         )
 
-    def last(self, length: int) -> Histories:
-        """The last `length` impressions of each user as requests, `[U, length]`; `step` is 0."""
+    def last(self, length: int, context: Iterable[str] = ()) -> Histories:
+        """The last `length` impressions of each user as requests, `[U, length]`; `step` is 0.
+
+        Args:
+            length: impressions.
+            context: what else of them is told (`Policy.asks_for`), as far as the log knows it. What
+                belongs to the requests, their time and features, is not in the log: put it in with
+                `dataclasses.replace`.
+        """
         end, n = self.offsets[1:], np.diff(self.offsets)
         items = right_aligned(self.items, end, n, length)
         clicked = right_aligned(self.clicked, end, n, length)
-        return Histories(self.user, np.zeros(len(self), dtype=np.int64), items, clicked, items)
+        asked = Histories(self.user, np.zeros(len(self), dtype=np.int64), items, clicked, items)
+        return asked.with_context(self.context_before(end, n, length, context))
+
+    def context_before(
+        self, end: IntArray, n: IntArray, width: int, context: Iterable[str]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """What a context tells of the impressions before `B` requests, `[B, width]` by its paths,
+        as far as the log knows it.
+
+        Args:
+            end: `[B]` where the impressions before each request end in the flat columns.
+            n: `[B]` how many there are.
+            width: columns of a row; of more impressions the last ones are told.
+            context: what is asked for.
+        """
+        known = self._known(past_of(context))
+        return {path: right_aligned(column, end, n, width) for path, column in known.items()}
+
+    def context_at(self, row: IntArray, context: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+        """What a context tells of `B` requests themselves, `[B]` by its paths, as far as the log
+        knows it; `row` `[B]` is an impression of each.
+        """
+        known = self._known(filter(is_of_request, context))
+        return {path: column[row] for path, column in known.items()}
+
+    def _known(self, paths: Iterable[str]) -> dict[str, npt.NDArray[Any]]:
+        """The columns behind paths, those that the log has."""
+        found = {}
+        for path in paths:
+            name = log_column(path)
+            column = self.t if name == "t" else self.columns.get(name)
+            if column is not None:
+                found[path] = column
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +367,8 @@ class Policy(Params, ABC):
     learns: ClassVar[tuple[str, ...]] = ("checkerboard", "chain")
     """What the policy claims to learn, checked on `policies.examples`: who likes what
     (`checkerboard`), what follows what (`chain`), what nobody was shown yet by its features
-    (`fresh`). A yardstick such as popularity claims nothing.
+    (`fresh`), what is clicked at which hour of the day (`hours`). A yardstick such as popularity
+    claims nothing.
     """
 
     draws_in_fit: ClassVar[bool] = True
@@ -286,6 +379,12 @@ class Policy(Params, ABC):
     trains_on_device: ClassVar[bool] = False
     """Whether `fit` computes on `fitting.device`. On a cluster with GPUs such a fit is given one,
     and any other sees none.
+    """
+
+    asks_for: ClassVar[tuple[str, ...]] = ()
+    """What it reads of requests besides who asks, what was shown and clicked, and what was seen:
+    `time`, `times`, `watch`, `reactions.KIND`, `features.NAME`, as they stand in `Histories`. What
+    no policy of a scenario asks for is not kept.
     """
 
     on_examples: ClassVar[Mapping[str, Any]] = {}
@@ -305,6 +404,10 @@ class Policy(Params, ABC):
     def uses_device(self) -> bool:
         """Whether its fit computes on `fitting.device`, or that of a policy it consists of."""
         return self.trains_on_device or any(part.uses_device for part in self.parts())
+
+    def asked_context(self) -> tuple[str, ...]:
+        """The context that it reads, and that any policy reads which it consists of."""
+        return union([self.asks_for, *(part.asked_context() for part in self.parts())])
 
     @abstractmethod
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:

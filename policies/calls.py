@@ -42,6 +42,7 @@ from policies.base import (
     Updatable,
     WorldBound,
 )
+from policies.context import not_known
 from policies.lending import Frozen, Given, Lending, Shared
 
 Complaint = tuple[tuple[str | int, ...], str]
@@ -169,7 +170,7 @@ class Calls:
         checked by `policies.form.fault`.
         """
         lend = self._lending(Frozen)
-        requests = lend(histories)
+        requests = lend(self._asked(histories))
         with self._calling("recall", lend):
             slates = self.policy.recall(requests, k, seed)
         if not isinstance(slates, Slates):
@@ -191,7 +192,7 @@ class Calls:
         """Scores `[B, n]` of a `Scorer`; none is NaN."""
         assert isinstance(self.policy, Scorer)
         lend = self._lending(Frozen)
-        requests, candidates = lend(histories), lend(items)
+        requests, candidates = lend(self._asked(histories)), lend(items)
         with self._calling("score", lend):
             scores = self.policy.score(requests, candidates)
         return self._numbers("score", "scores", scores, np.float32, items.shape)
@@ -200,7 +201,7 @@ class Calls:
         """Let an `Updatable` learn from answers."""
         assert isinstance(self.policy, Updatable)
         lend = self._lending(Frozen)
-        arguments = lend(histories), lend(slates), lend(clicked)
+        arguments = lend(self._asked(histories)), lend(slates), lend(clicked)
         with self._calling("update", lend):
             self.policy.update(*arguments)
 
@@ -218,7 +219,7 @@ class Calls:
         """Probabilities `[B, k]` of a `Stochastic` policy."""
         assert isinstance(self.policy, Stochastic)
         lend = self._lending(Frozen)
-        requests, shown = lend(histories), lend(items)
+        requests, shown = lend(self._asked(histories)), lend(items)
         method = "slate_propensities"
         with self._calling(method, lend):
             chances = self.policy.slate_propensities(requests, shown, seed)
@@ -234,7 +235,7 @@ class Calls:
         """Expectations `[B, k]` of an `Expectant` policy."""
         assert isinstance(self.policy, Expectant)
         lend = self._lending(Frozen)
-        arguments = lend(histories), lend(items), lend(values), lend(rows)
+        arguments = lend(self._asked(histories)), lend(items), lend(values), lend(rows)
         with self._calling("slate_expectations", lend):
             means = self.policy.slate_expectations(*arguments, seed)
         return self._copy("slate_expectations", "means", means, np.float64, items.shape)
@@ -264,6 +265,16 @@ class Calls:
         assert isinstance(self.policy, WorldBound)
         with self._calling("bind"):
             self.policy.bind(users)
+
+    def _asked(self, histories: Histories) -> Histories:
+        """The requests with the context that the policy asks for, and none that others ask for."""
+        context, asks = histories.context(), self.policy.asked_context()
+        why = not_known(asks, context)
+        if why is not None:
+            raise CallError(self.name, why, "form")
+        if len(asks) == len(context):
+            return histories
+        return histories.with_context({path: context[path] for path in asks})
 
     def _lending(self, kind: type[Frozen] | type[Shared]) -> Lending:
         return Given() if self.own else kind()

@@ -35,11 +35,13 @@ from policies.base import (
     WorldBound,
 )
 from policies.calls import CallError, Calls, Limit, OutOfTime, calling, raised, within
+from policies.context import past_of, wrong_context
 from policies.examples import (
     Example,
     chain,
     checkerboard,
     fresh,
+    hours,
     mixed,
     share_right,
     uploads,
@@ -50,7 +52,7 @@ K = 10
 LIMIT = 600.0
 """Seconds that one check may take, where nothing else is said."""
 
-CLAIMS = ("checkerboard", "chain", "fresh")
+CLAIMS = ("checkerboard", "chain", "fresh", "hours")
 """What a policy may claim to learn (`Policy.learns`): the examples of `policies.examples`."""
 
 SECONDS_PER_REQUEST = 0.05
@@ -114,7 +116,12 @@ class Subject:
         size = {}
         if self.world is not None:
             size = {"n_users": int(self.world.n_users), "n_items": int(self.world.n_items)}
-        self.example = mixed(self.seed, **size)
+        self.asks = self.policy.asked_context()
+        self.example = self.told(mixed(self.seed, **size))
+
+    def told(self, example: Example) -> Example:
+        """The example with a log that knows what the policy asks for."""
+        return example.with_context(self.asks, self.seed)
 
     def calls(self, policy: Policy, *, own: bool = True) -> Calls:
         """The policy as it is called; `own`: with copies that it may write into, so that a write
@@ -173,11 +180,14 @@ class Subject:
 
     @cached_property
     def requests(self) -> Histories:
-        return self.example.requests()
+        return self.example.requests(context=self.asks)
 
 
 def shapes(subject: Subject) -> None:
     """items [B, k] int64, scores [B, k] float32 non-increasing, ids known and distinct"""
+    why = wrong_context(subject.policy.asks_for)
+    if why is not None:
+        raise BrokenPromise(why)
     slates = subject.recall(subject.fitted, subject.requests, K, subject.seed)
     unseen = replace(subject.requests, seen=np.zeros((len(subject.requests), 1), dtype=np.int64))
     wrong = fault(slates, unseen, subject.example.catalogue.n_items)
@@ -308,10 +318,12 @@ def cold_users(subject: Subject) -> None:
     """unknown users and empty histories get full slates"""
     policy = subject.fitted
     n = subject.example.catalogue.n_users
-    empty = np.zeros((3, 12), dtype=np.int64)
-    requests = Histories(
-        np.array([n, n + 5, 0]), np.zeros(3, dtype=np.int64), empty, empty.astype(bool), empty
-    )
+    requests = subject.requests.rows(slice(0, 3))
+    empty = np.zeros_like(requests.items)
+    nothing = {path: np.zeros_like(a) for path, a in past_arrays(requests).items()}
+    requests = replace(
+        requests, user=np.array([n, n + 5, 0]), items=empty, clicked=empty.astype(bool), seen=empty
+    ).with_context(requests.context() | nothing)
     slates = subject.recall(policy, requests, K, subject.seed)
     if (slates.items == PADDING).any():
         row = int(np.flatnonzero((slates.items == PADDING).any(axis=1))[0])
@@ -410,12 +422,19 @@ def learns_fresh(subject: Subject) -> None:
     """recalls items that nobody was shown, by their features: even users even ones (at least 80% of
     the recalled are right)
     """
-    example = fresh(subject.seed)
+    example = subject.told(fresh(subject.seed))
     shown = np.arange(1, int(example.sequences.items.max()) + 1)
-    asked = example.requests()
+    asked = example.requests(context=subject.asks)
     seen = np.broadcast_to(shown, (len(asked), len(shown)))
     asked = replace(asked, seen=np.ascontiguousarray(seen))
     _learns(subject, "fresh", example, 5, 0.8, asked)
+
+
+def learns_hours(subject: Subject) -> None:
+    """learns what is clicked at which hour of the day: even items before noon (at least 80% of the
+    recalled are right)
+    """
+    _learns(subject, "hours", hours(subject.seed), 5, 0.8)
 
 
 def admits(subject: Subject) -> None:
@@ -426,13 +445,13 @@ def admits(subject: Subject) -> None:
         raise NotPromised("is not told of new items: it has no method `admit`")
     if subject.world is not None:
         raise NotPromised("a yardstick of another world")
-    example = fresh(subject.seed)
+    example = subject.told(fresh(subject.seed))
     old = np.arange(1, int(example.sequences.items.max()) + 1)
     new, removed = np.arange(len(old) + 1, example.catalogue.n_items + 1), old[:5]
     before, now = uploads(example.catalogue, new, []), uploads(example.catalogue, [], removed)
     policy = subject.fit(replace(example, catalogue=before), **subject.policy.on_examples)
     calls, nothing = subject.calls(policy), np.zeros(0, dtype=np.int64)
-    asked, answers = example.requests(), []
+    asked, answers = example.requests(context=subject.asks), []
     for catalogue, told in ((now, new), (before, nothing), (now, new)):
         calls.admit(catalogue, told, 0)
         answers.append(subject.recall(policy, asked, example.catalogue.n_items, subject.seed))
@@ -458,6 +477,12 @@ def admits(subject: Subject) -> None:
             )
 
 
+def past_arrays(requests: Histories) -> dict[str, npt.NDArray[Any]]:
+    """The context of requests that is told of the impressions before them, by its paths."""
+    context = requests.context()
+    return {path: context[path] for path in past_of(context)}
+
+
 def no_look_ahead(subject: Subject) -> None:
     """what a user did later changes nothing: neither in the same batch nor in an earlier call"""
     policy = subject.fitted
@@ -465,15 +490,17 @@ def no_look_ahead(subject: Subject) -> None:
     # Two impressions are taken away, and two must be left to recall from.
     rows = np.flatnonzero((full.items != PADDING).sum(axis=1) >= 4)[:12]
     full = full.rows(rows)
-    prefix_items, prefix_clicked = np.roll(full.items, 2, axis=1), np.roll(full.clicked, 2, axis=1)
-    prefix_items[:, :2], prefix_clicked[:, :2] = PADDING, False
-    prefix = replace(full, items=prefix_items, clicked=prefix_clicked)
+    earlier = {"items": full.items, "clicked": full.clicked, **past_arrays(full)}
+    for path, values in earlier.items():
+        earlier[path] = np.roll(values, 2, axis=1)
+        earlier[path][:, :2] = PADDING
+    prefix = Histories.of(full.arrays() | earlier)
     before = subject.recall(policy, prefix, K, 5)
-    both = Histories(
-        *(
-            np.concatenate((getattr(prefix, name), getattr(full, name)))
-            for name in Histories.__slots__
-        )
+    both = Histories.of(
+        {
+            path: np.concatenate((values, full.arrays()[path]))
+            for path, values in prefix.arrays().items()
+        }
     )
     together = subject.recall(policy, both, K, 5).rows(slice(0, len(prefix)))
     _same(subject, before, together, "the same request beside the user's later one", prefix)
@@ -539,6 +566,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
         learns_checkerboard,
         learns_chain,
         learns_fresh,
+        learns_hours,
         admits,
         no_look_ahead,
         cost,
@@ -655,8 +683,9 @@ def _learns(
         raise NotPromised(f"does not claim to learn a {what}")
     if subject.world is not None:
         raise NotPromised("a yardstick of another world")
+    example = subject.told(example)
     policy = subject.fit(example, **subject.policy.on_examples)
-    requests = example.requests() if asked is None else asked
+    requests = example.requests(context=subject.asks) if asked is None else asked
     slates = subject.recall(policy, requests, k, subject.seed)
     share = share_right(example, slates.items)
     if share < least:
@@ -704,10 +733,13 @@ def _reproduce(policy: Policy, requests: Histories, row: int, k: int, slates: Sl
     """The request as code, without its padding, and what came back."""
     used = requests.items[row] != PADDING
     seen = [item for item in requests.seen[row].tolist() if item != PADDING]
+    told = {path: values[row].tolist() for path, values in requests.context().items()}
+    context = f" context={told}" if told else ""
     return (
         f"policy = {policy!r} fitted on policies.examples.mixed()\nrequest:"
         f" user={int(requests.user[row])} step={int(requests.step[row])}"
         f" items={requests.items[row][used].tolist()}"
-        f" clicked={requests.clicked[row][used].astype(int).tolist()} seen={seen} k={k}\nanswer:"
+        f" clicked={requests.clicked[row][used].astype(int).tolist()} seen={seen}{context}"
+        f" k={k}\nanswer:"
         f" items={slates.items[row].tolist()} scores={np.round(slates.scores[row], 4).tolist()}"
     )

@@ -4,6 +4,7 @@ tests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from policies.base import BoolArray, Catalogue, Histories, IntArray, Sequences
+from policies.context import is_of_request, log_column
+from policies.time import DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +26,54 @@ class Example:
         catalogue: of its users and items.
         right: `[U, n_items + 1]` True where recalling the item for the user would be right; all
             False where nothing is known.
+        time: `[U]` ms, when each user asks.
     """
 
     sequences: Sequences
     catalogue: Catalogue
     right: BoolArray
+    time: IntArray
 
-    def requests(self, length: int = 20) -> Histories:
-        """One request for each user, with the last `length` impressions."""
-        return self.sequences.last(length)
+    def requests(self, length: int = 20, context: Sequence[str] = ()) -> Histories:
+        """One request for each user, with the last `length` impressions, and what of the `context`
+        the example knows: all of it `with_context`.
+        """
+        asked = self.sequences.last(length, context)
+        found = asked.context()
+        for path in context:
+            if path == "time":
+                found[path] = self.time
+            elif is_of_request(path) and log_column(path) in self.sequences.columns:
+                found[path] = _surfaces(len(self.time))
+        return asked.with_context(found)
+
+    def with_context(self, context: Sequence[str], seed: int = 0) -> Example:
+        """The same example, its log with columns for all that a policy asks for, made at random
+        where it has none.
+        """
+        draw = np.random.default_rng(seed)
+        columns = dict(self.sequences.columns)
+        for path in context:
+            name, n = log_column(path), len(self.sequences.items)
+            if name == "t" or name in columns:
+                continue
+            if is_of_request(path):
+                columns[name] = draw.permutation(_surfaces(n))
+            else:
+                columns[name] = draw.integers(-1, 2, n).astype(np.int8)
+        return replace(self, sequences=replace(self.sequences, columns=columns))
+
+
+def _surfaces(n: int) -> npt.NDArray[np.int16]:
+    """A feature of `n` requests: 0, 1, 2, 3, and -1 where it is not known."""
+    return (np.arange(n) % 5 - 1).astype(np.int16)
 
 
 def from_rows(
     rows: list[list[tuple[int, bool]]], catalogue: Catalogue, right: BoolArray
 ) -> Example:
     """An example from each user's (item, clicked) pairs in time order; one minute between
-    impressions.
+    impressions. Users ask after that, 37 minutes one after the other: at all hours.
     """
     lengths = np.array([len(row) for row in rows])
     items = np.array([item for row in rows for item, _ in row], dtype=np.int64)
@@ -50,6 +85,7 @@ def from_rows(
         Sequences(np.arange(len(rows)), offsets, items, clicked, t.astype(np.int64), columns),
         catalogue,
         right,
+        np.arange(len(rows), dtype=np.int64) * 37 * 60_000,
     )
 
 
@@ -101,7 +137,28 @@ def fresh(seed: int = 0, n_users: int = 120, n_items: int = 40, new: int = 20) -
     parity = np.arange(n_items + new + 1) % 2
     right = parity[None, :] == (np.arange(n_users) % 2)[:, None]
     right[:, : n_items + 1] = False
-    return Example(old.sequences, _catalogue(n_users, n_items + new), right)
+    return replace(old, catalogue=_catalogue(n_users, n_items + new), right=right)
+
+
+def hours(seed: int = 0, n_users: int = 120, n_items: int = 40, shown: int = 24) -> Example:
+    """Everybody clicks even items from midnight to noon and odd ones after noon, whoever they are
+    and whatever they clicked before: only the time of the request tells what is right. Each user
+    was shown items at `shown` hours of the last ten days.
+    """
+    draw = np.random.default_rng(seed)
+    t = np.sort(draw.integers(-10 * DAY, 0, (n_users, shown)), axis=1)
+    items = draw.integers(1, n_items + 1, (n_users, shown))
+    clicked = items % 2 == t % DAY // (DAY // 2)
+    time = draw.integers(0, DAY, n_users)
+    parity = np.arange(n_items + 1) % 2
+    right = parity[None, :] == (time // (DAY // 2))[:, None]
+    right[:, 0] = False
+    offsets = np.arange(n_users + 1, dtype=np.int64) * shown
+    watch = np.where(clicked, 20.0, 1.0).astype(np.float32).ravel()
+    log = Sequences(
+        np.arange(n_users), offsets, items.ravel(), clicked.ravel(), t.ravel(), {"watch": watch}
+    )
+    return Example(log, _catalogue(n_users, n_items), right, time)
 
 
 def uploads(catalogue: Catalogue, unknown: ArrayLike, removed: ArrayLike) -> Catalogue:

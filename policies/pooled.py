@@ -82,7 +82,8 @@ class PooledNetwork(Scored):
         """The smallest of WEIGHTS that has the best NDCG@10."""
         gains = np.zeros(len(WEIGHTS))
         for block in held_out.blocks():
-            asked, target = held_out.requests(block, READ), held_out.target[block]
+            asked = held_out.requests(block, READ, self.asked_context())
+            target = held_out.target[block]
             for start in range(0, len(asked), ROWS):
                 rows = slice(start, start + ROWS)
                 some = asked.rows(rows)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 from policies.base import Policy
 from policies.calls import CallError, PolicyError
+from policies.context import wrong_context
 from policies.plugins import Entry, Registry
 
 __all__ = [
@@ -32,4 +37,16 @@ locate = POLICIES.locate
 is_built_in = POLICIES.is_built_in
 file_of = POLICIES.file_of
 resolve = POLICIES.resolve
-make = POLICIES.make
+
+
+def make(name: str, params: Mapping[str, Any] | None = None, folder: Path | None = None) -> Policy:
+    """A new policy with its hyper-parameters checked, and what it asks for of requests.
+
+    Raises:
+        PolicyError: as `Registry.make`; or its `context` is of another form.
+    """
+    policy = POLICIES.make(name, params, folder)
+    why = wrong_context(policy.asks_for)
+    if why is not None:
+        raise PolicyError(f"policy {name!r}: {why}")
+    return policy

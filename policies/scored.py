@@ -7,9 +7,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from policies.base import Catalogue, FloatArray, Histories, IntArray, Policy, Slates
 from policies.blocks import ROWS, by_rows
@@ -63,5 +64,9 @@ class Scored(Policy):
         """The rows of a block of requests, and their scores `[ROWS or fewer, n_items + 1]`."""
         for start in range(0, max(len(histories), 1), ROWS):
             rows = slice(start, start + ROWS)
-            columns = [getattr(histories, name)[rows] for name in Histories.__slots__]
-            yield rows, by_rows(lambda *block: self.scores(Histories(*block)), *columns)
+            arrays = histories.rows(rows).arrays()
+
+            def scores(*block: npt.NDArray[Any], names: tuple[str, ...] = tuple(arrays)) -> Any:
+                return self.scores(Histories.of(dict(zip(names, block, strict=True))))
+
+            yield rows, by_rows(scores, *arrays.values())

@@ -4,7 +4,7 @@ found among all items. Nothing is trained here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,8 @@ class LastClicks:
             self.rows = rows[np.argsort(lengths, kind="stable")]
         else:
             self.rows = np.sort(rows)
-        self.target = sequences.items[last[self.rows]]
+        self._log, self._last = sequences, last[self.rows]
+        self.target = sequences.items[self._last]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -74,21 +75,31 @@ class LastClicks:
         for start in range(0, len(self), ROWS):
             yield slice(start, start + ROWS)
 
-    def requests(self, block: slice, length: int) -> Histories:
+    def requests(self, block: slice, length: int, context: Sequence[str] = ()) -> Histories:
         """The requests of some users: the last `length` impressions before the last click. All
         earlier impressions may not be recalled.
+
+        Args:
+            block: of `rows`.
+            length: impressions of a history.
+            context: what else a policy asks for (`Policy.asks_for`); the requests are those of the
+                last clicks.
         """
         rows = self.rows[block]
         end, n = self.history.offsets[1:][rows], np.diff(self.history.offsets)[rows]
         seen = right_aligned(self.history.items, end, n)
         clicked = right_aligned(self.history.clicked, end, n)
         recent = slice(max(seen.shape[1] - length, 0), None)
-        return Histories(
+        asked = Histories(
             self.history.user[rows],
             np.zeros(len(rows), dtype=np.int64),
             seen[:, recent],
             clicked[:, recent],
             seen,
+        )
+        return asked.with_context(
+            self.history.context_before(end, n, asked.items.shape[1], context)
+            | self._log.context_at(self._last[block], context)
         )
 
     def gains(self, items: IntArray, block: slice) -> DoubleArray:

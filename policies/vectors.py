@@ -309,7 +309,8 @@ class VectorPolicy(NetworkPolicy, ABC):
     def _ndcg(self, held_out: LastClicks) -> float:
         """NDCG@10 of the last clicks, by exact search."""
         index = Exact(self.item_vectors())
-        requests = (held_out.requests(block, self.reads()) for block in held_out.blocks())
+        reads, asks = self.reads(), self.asked_context()
+        requests = (held_out.requests(block, reads, asks) for block in held_out.blocks())
         return held_out.ndcg(self._nearest(index, each, 10).items for each in requests)
 
     def queries(self, histories: Histories) -> FloatArray:

@@ -255,21 +255,21 @@ def test_a_write_ends_a_run_and_changes_nothing_of_it(what: str, tmp_path: Path)
 class Ones(Policy):
     """Gives what it is told, in arrays that it keeps and overwrites at the next call."""
 
-    def __init__(self, **parts: Any) -> None:
-        self.parts = parts
+    def __init__(self, **given: Any) -> None:
+        self.given = given
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         return self
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
-        self.parts["items"][:] = seed
-        return Slates(**self.parts)
+        self.given["items"][:] = seed
+        return Slates(**self.given)
 
     def score(self, histories: Histories, items: IntArray) -> Any:
-        return self.parts["scores"]
+        return self.given["scores"]
 
     def slate_propensities(self, histories: Histories, items: IntArray, seed: int) -> Any:
-        return self.parts["propensities"]
+        return self.given["propensities"]
 
     def state(self) -> dict[str, np.ndarray]:
         return {}

@@ -14,6 +14,7 @@ from policies import check
 from policies.base import PADDING, Catalogue, Fitting, Histories, Policy, Sequences, Slates
 from policies.check import CHECKS, BrokenPromise, check_one, check_policy
 from policies.streams import Purpose, uniform
+from policies.time import DAY, HOUR
 
 
 @dataclass
@@ -311,6 +312,55 @@ class ByTag(Neighbours):
 
 
 @dataclass
+class ClaimsHours(Neighbours):
+    """It is told the hour, and does not look at it."""
+
+    learns: ClassVar[tuple[str, ...]] = ("hours",)
+    asks_for: ClassVar[tuple[str, ...]] = ("time",)
+
+
+@dataclass
+class ByHour(Neighbours):
+    """The most clicked at this hour of the day; asks for all else that it might be told, too."""
+
+    learns: ClassVar[tuple[str, ...]] = ("hours",)
+    draws_in_fit: ClassVar[bool] = False
+    asks_for: ClassVar[tuple[str, ...]] = (
+        "time",
+        "times",
+        "watch",
+        "reactions.like",
+        "features.tab",
+    )
+
+    def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
+        assert {"like", "tab", "watch"} <= sequences.columns.keys()
+        self.clicks_ = np.zeros((24, catalogue.n_items + 1))
+        clicks = sequences.clicks()
+        np.add.at(self.clicks_, (clicks.t % DAY // HOUR, clicks.items), 1.0)
+        return self
+
+    def scores(self, histories: Histories, seed: int) -> np.ndarray:
+        told = histories.context()
+        assert sorted(told) == sorted(self.asks_for)
+        shape = histories.items.shape
+        assert all(told[path].shape == shape for path in ("times", "watch", "reactions.like"))
+        assert histories.time is not None
+        # What is told counts, so that a call which hands on other context gives other slates.
+        liked = told["watch"].sum(axis=1) + told["reactions.like"].sum(axis=1)
+        more = (told["times"].sum(axis=1) % 1000 + liked + told["features.tab"]) % 3
+        scores = self.clicks_[histories.time % DAY // HOUR] + 0.01 * more[:, None]
+        return np.asarray(scores)
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"clicks": self.clicks_}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> Self:
+        self.clicks_ = state["clicks"]
+        return self
+
+
+@dataclass
 class ClaimsTooMuch(ByTag):
     learns: ClassVar[tuple[str, ...]] = ("everything",)
 
@@ -331,6 +381,7 @@ FAULTS: dict[str, type[Policy]] = {
     "learns_checkerboard": Popular,
     "learns_chain": NoOrder,
     "learns_fresh": ClaimsFresh,
+    "learns_hours": ClaimsHours,
     "admits": ShowsWhatIsGone,
     "no_look_ahead": RemembersLongest,
     "cost": Slow,
@@ -342,7 +393,7 @@ def test_every_check_has_its_fault() -> None:
 
 
 @pytest.mark.parametrize(
-    "policy", [Neighbours(), HonestDraw(), ByTag()], ids=lambda p: type(p).__name__
+    "policy", [Neighbours(), HonestDraw(), ByTag(), ByHour()], ids=lambda p: type(p).__name__
 )
 def test_an_honest_policy_keeps_every_promise(policy: Policy) -> None:
     broken = {r.name: r.detail for r in check_policy(policy) if not r.kept and not r.skipped}
@@ -361,7 +412,9 @@ def test_a_fault_is_caught_by_its_own_check_and_no_other(fault: str) -> None:
 
 def test_a_claim_that_no_example_asks_for_is_named() -> None:
     (result,) = check_policy(ClaimsTooMuch(), only=["learns_chain"])
-    assert result.detail == ("claims to learn 'everything'; there is checkerboard, chain, fresh")
+    assert result.detail == (
+        "claims to learn 'everything'; there is checkerboard, chain, fresh, hours"
+    )
 
 
 def test_check_one_raises_with_the_example() -> None:

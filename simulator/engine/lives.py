@@ -9,7 +9,7 @@ and the queue of the desk. Because no life can touch another, how requests are g
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import numpy as np
@@ -17,11 +17,12 @@ import numpy.typing as npt
 import simpy
 
 from policies.base import BoolArray, Histories, IntArray, Sequences
+from policies.context import dtype_of, past_of, unknown
 from policies.time import DAY
 from simulator.engine.tape import Asked, Tape
 from simulator.serving import kernels
 from simulator.serving.desk import Serves
-from simulator.users.base import NEVER, Feedback, Users
+from simulator.users.base import NEVER, Feedback, Users, described
 
 MAX_REQUEST = 2**16 - 1
 """The number of a session's last request, from 0 (the column `request` of a log)."""
@@ -43,6 +44,8 @@ class ShardLives:
         step: `[n]` number of the next request in the user's life; keys random numbers.
         items: `[n, W]` int32 the last `W` impressions, right-aligned, 0 = none.
         clicked: `[n, W]` whether each was clicked.
+        past: what else is remembered of them, `[n, W]` each, by its path within the context of
+            requests (`policies.context`): only what some policy asks for.
     """
 
     user: IntArray
@@ -52,10 +55,15 @@ class ShardLives:
     step: IntArray
     items: npt.NDArray[np.int32]
     clicked: BoolArray
+    past: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     @classmethod
-    def born(cls, user: IntArray, first: IntArray, memory: int) -> Self:
-        """Lives without a past that ask for the first time at `first` (ms)."""
+    def born(
+        cls, user: IntArray, first: IntArray, memory: int, context: Sequence[str] = ()
+    ) -> Self:
+        """Lives without a past that ask for the first time at `first` (ms); they will remember the
+        last `memory` impressions, and of them what of the `context` belongs to impressions.
+        """
         n = len(user)
         session, request, step = np.zeros((3, n), dtype=np.int64)
         return cls(
@@ -66,16 +74,21 @@ class ShardLives:
             step,
             np.zeros((n, memory), dtype=np.int32),
             np.zeros((n, memory), dtype=np.bool_),
+            {path: np.zeros((n, memory), dtype=dtype_of(path)) for path in past_of(context)},
         )
 
     def with_past(self, history: Sequences) -> Self:
         """The same lives with the last impressions of a logged history as their memory; `history`
         has a row for every user id.
         """
-        past = history.last(self.items.shape[1])
-        return replace(
-            self, items=past.items[self.user].astype(np.int32), clicked=past.clicked[self.user]
-        )
+        last = history.last(self.items.shape[1], self.past).rows(self.user)
+        context, past = last.context(), {}
+        for path in self.past:
+            known = context.get(path)
+            if known is None:  # a kind of feedback that the history does not have
+                known = np.where(last.items > 0, unknown(path), 0)
+            past[path] = known.astype(dtype_of(path))
+        return replace(self, items=last.items.astype(np.int32), clicked=last.clicked, past=past)
 
     def renumbered(self) -> Self:
         """The same lives at the start of an A/B: sessions count from 0 again, steps go on."""
@@ -85,26 +98,40 @@ class ShardLives:
 
     def rows(self, index: Any) -> Self:
         """The lives at `index`."""
-        return type(self)(**{name: column[index] for name, column in self.state().items()})
+        return self.restore({name: column[index] for name, column in self.state().items()})
 
     @classmethod
     def joined(cls, parts: Sequence[ShardLives]) -> ShardLives:
         """The lives of several shards, in the order of their users."""
-        names = cls.__dataclass_fields__
-        return cls(**{n: np.concatenate([getattr(part, n) for part in parts]) for n in names})
+        states = [part.state() for part in parts]
+        return cls.restore({n: np.concatenate([one[n] for one in states]) for n in states[0]})
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """All columns by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """All columns by name; those of `past` by `past.PATH`."""
+        bare = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "past"}
+        return bare | {f"past.{path}": column for path, column in self.past.items()}
 
     @classmethod
     def restore(cls, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """The lives whose `state` was given."""
-        return cls(**{name: np.array(state[name]) for name in cls.__dataclass_fields__})
+        bare: dict[str, Any] = {}
+        past: dict[str, npt.NDArray[Any]] = {}
+        for name, column in state.items():
+            if name.startswith("past."):
+                past[name.removeprefix("past.")] = np.array(column)
+            else:
+                bare[name] = np.array(column)
+        return cls(**bare, past=past)
 
-    def histories(self, rows: IntArray, length: int, seen_length: int) -> Histories:
+    def histories(
+        self,
+        rows: IntArray,
+        length: int,
+        seen_length: int,
+        request: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> Histories:
         """The requests of `rows`: the last `length` impressions; the last `seen_length` may not be
-        recalled again.
+        recalled again. `request` is the context of the requests themselves, by its paths.
         """
         items = np.empty((len(rows), length), dtype=np.int64)
         clicked = np.empty((len(rows), length), dtype=np.bool_)
@@ -114,15 +141,40 @@ class ShardLives:
         if seen_length != length:
             seen = np.empty((len(rows), seen_length), dtype=np.int64)
             kernels.recollect(self.items, rows, seen)
-        return Histories(self.user[rows], self.step[rows], items, clicked, seen)
+        asked = Histories(self.user[rows], self.step[rows], items, clicked, seen)
+        if not self.past and not request:
+            return asked
+        context = dict(request or {})
+        for path, column in self.past.items():
+            context[path] = np.empty((len(rows), length), dtype=column.dtype)
+            kernels.recollect(column, rows, context[path])
+        return asked.with_context(context)
+
+    def remember(self, rows: IntArray, items: IntArray, feedback: Feedback, t: IntArray) -> None:
+        """Take the answers to slates `[B, k]`, served at `t` `[B]` ms, into the memory of `rows`
+        `[B]`.
+        """
+        kernels.remember(self.items, self.clicked, rows, items, feedback.click, feedback.shown)
+        for path, column in self.past.items():
+            kernels.push(column, rows, _answers(path, items, feedback, t), feedback.shown)
 
     def advance(self, rows: IntArray, items: IntArray, feedback: Feedback) -> None:
         """Take over the answers to a block: memory, clocks and counters."""
-        kernels.remember(self.items, self.clicked, rows, items, feedback.click, feedback.shown)
+        self.remember(rows, items, feedback, self.next[rows])
         self.next[rows] = feedback.next
         self.step[rows] += 1
         self.session[rows] += feedback.leaves
         self.request[rows] = np.where(feedback.leaves, 0, self.request[rows] + 1)
+
+
+def _answers(path: str, items: IntArray, feedback: Feedback, t: IntArray) -> npt.NDArray[Any]:
+    """What is remembered, under a path, of slates `[B, k]` that were answered at `t` `[B]` ms."""
+    if path == "times":
+        return np.repeat(t[:, None], items.shape[1], axis=1)
+    if path == "watch":
+        return feedback.watch
+    answers = feedback.kinds.get(path.removeprefix("reactions."))
+    return np.full(items.shape, unknown(path), dtype_of(path)) if answers is None else answers
 
 
 @dataclass(frozen=True)
@@ -136,6 +188,7 @@ class Span:
         slate: positions of a request, where the users do not say.
         history: impressions of the past that a policy is given.
         seen: impressions of the past that may not be recalled again.
+        context: what else policies ask for of requests (`Policy.asks_for`).
     """
 
     start: int
@@ -145,6 +198,7 @@ class Span:
     slate: int
     history: int
     seen: int
+    context: tuple[str, ...] = ()
 
 
 Barrier = Callable[[int], None]
@@ -254,7 +308,10 @@ class Engine:
         self._check_count(asked)
         sizes = self.users.slate_size(asked.user, step)
         k = self.span.slate if sizes is None else int(sizes.max(initial=1))
-        served = self.desk.serve(lives.histories(rows, self.span.history, self.span.seen), k)
+        span = self.span
+        request = described(self.users, asked.user, step, asked.t, span.context)
+        asked = replace(asked, tab=request.get("features.tab"))
+        served = self.desk.serve(lives.histories(rows, span.history, span.seen, request), k)
         if sizes is not None:
             fitting = np.where(np.arange(k) < sizes[:, None], served.slates.items, 0)
             served = replace(served, slates=replace(served.slates, items=fitting))

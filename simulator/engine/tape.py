@@ -22,7 +22,7 @@ from simulator.log.eventlog import ROW_GROUP
 from simulator.log.files import save_arrays
 from simulator.log.kinds import FEEDBACK
 from simulator.log.metadata import FIT
-from simulator.log.schema import schema
+from simulator.log.schema import TAB, schema
 from simulator.serving.desk import Served
 from simulator.users.base import Feedback
 
@@ -34,8 +34,9 @@ REQUESTS: dict[str, Any] = {
     "request": np.uint16,
     "t": np.int64,
     "shown": np.uint16,
+    TAB: np.int16,
 }
-"""Columns with one value a request."""
+"""Columns with one value a request; TAB only where a policy asks for it."""
 
 IMPRESSIONS: dict[str, Any] = {
     "item": np.uint32,
@@ -54,12 +55,15 @@ is of.
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who asked: the request side of a block, each `[B]`."""
+    """Who asked: the request side of a block, each `[B]`; `tab` is the surface, -1 = unknown, or
+    None where no policy asks for it.
+    """
 
     user: IntArray
     session: IntArray
     request: IntArray
     t: IntArray
+    tab: IntArray | None = None
 
 
 def _absent(name: str) -> Any:
@@ -132,6 +136,10 @@ class Tape:
         for name in ("user", "session", "request", "t"):
             put[name].room(len(shown))[:] = getattr(asked, name)
         put["shown"].room(len(shown))[:] = shown
+        if asked.tab is None:
+            put[TAB].skip(len(shown))
+        else:
+            put[TAB].room(len(shown))[:] = asked.tab
         n = int(shown.sum())
         blocks: dict[str, Array | None] = {
             "item": slates.items,
@@ -158,7 +166,7 @@ class Tape:
         for name, column in self._columns.items():
             if column.values is not None:
                 parts[name] = column.values[: column.n]
-            elif column.n == 0:
+            elif column.n == 0 and name != TAB:
                 parts[name] = np.empty(0, dtype=column.dtype)
         return parts
 
@@ -242,6 +250,9 @@ def _table(
     }
     for name in ("user", "session", "request", "t"):
         out[name] = pa.array(repeat(whole[name], order, shown, n))
+    if TAB in target.names and TAB in whole:
+        tab = repeat(whole[TAB], order, shown, n)
+        out[TAB] = pa.array(tab, mask=tab < 0).cast(pa.uint8())
     if FIT in target.names:
         theirs = np.full(n, fit) if isinstance(fit, int) else fit[out["user"].to_numpy()]
         out[FIT] = pa.array(theirs.astype(np.uint8))
@@ -269,10 +280,13 @@ def _table(
 def _joined(days: Sequence[dict[str, Array]], name: str) -> Array:
     """A column over all days; a day that lacks it is filled with what stands for nothing."""
     dtype = next(day[name].dtype for day in days if name in day)
-    parts = [
-        day[name] if name in day else np.full(len(day["item"]), _absent(name), dtype=dtype)
-        for day in days
-    ]
+    parts = []
+    for day in days:
+        if name in day:
+            parts.append(day[name])
+            continue
+        length = len(day["user" if name in REQUESTS else "item"])
+        parts.append(np.full(length, _absent(name), dtype=dtype))
     return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 

@@ -89,7 +89,7 @@ class Seal:
         table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
         self.rows += table.num_rows
         for name in table.column_names:
-            values = np.ascontiguousarray(_plain(table, name)).data
+            values = np.ascontiguousarray(column_values(table, name)).data
             self.columns[name] = zlib.crc32(values, self.columns.get(name, 0))
 
     def to_json(self, metadata: bytes) -> str:
@@ -117,14 +117,6 @@ class Seal:
                     f"{place}: damaged: the values of column {name!r} are not those that were"
                     " written"
                 )
-
-
-def _plain(table: pa.Table, name: str) -> np.ndarray:
-    """A column's values as numbers of one type, whether or not this piece of it has nulls."""
-    column = table[name]
-    if pa.types.is_integer(column.type) and name in NULLABLE:
-        return np.asarray(pc.fill_null(pc.cast(column, pa.int16()), -1))
-    return column_values(table, name)
 
 
 def check_columns(place: str, given: pa.Schema) -> None:
@@ -161,8 +153,12 @@ def rises(key: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def column_values(table: pa.Table, name: str) -> np.ndarray:
-    """A column as numpy: nullable bools as int8 with -1 for null, nullable floats with NaN."""
+    """A column as numpy, of one type whether or not it has nulls: nullable bools as int8 with -1
+    for null, nullable whole numbers as int16 with -1, nullable floats with NaN.
+    """
     column = table[name]
+    if pa.types.is_integer(column.type) and name in NULLABLE:
+        column = pc.fill_null(pc.cast(column, pa.int16()), -1)
     if pa.types.is_boolean(column.type):
         column = pc.fill_null(pc.cast(column, pa.int8()), -1)
     return np.asarray(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from policies.base import Catalogue, Fitting, Progress, silent
+from policies.context import union
 from policies.device import device
 from policies.registry import make
 from policies.time import DAY
@@ -294,6 +295,7 @@ def offline(
     ]
     fitting = Fitting(scenario.seed, device(scenario.engine.device), progress)
     policies, desks = served(scenario, arms, lessons, catalogue, fitting)
+    stream = replace(stream, context=union(desk.asks for own in desks for desk in own))
     if _CLUSTERS in catalogue.items:
         settings = replace(settings, clusters=clusters_of(catalogue, _CLUSTERS))
     if reward == "click":

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from policies.base import Catalogue, Fitting, IntArray, Policy, Progress, Sequences
 from policies.calls import Calls
+from policies.context import union
 from policies.device import device
 from policies.registry import make
 from policies.time import DAY
@@ -278,13 +279,14 @@ def replay_log(
             tuple(alone(name, one, known.n_items, options.recall, seed) for one in fits)
             for name, fits in policies
         ]
+    asks = union(desk.asks for own in desks for desk in own)
     targets = tuple(
         target(name, own, options.draws) for (name, _), own in zip(policies, desks, strict=True)
     )
     notes = {**log.metadata.notes, **_of_lives(len(lessons))}
     return ReplayJob(
         title,
-        stream,
+        replace(stream, context=asks),
         targets,
         policies=tuple(policies),
         notes=notes,

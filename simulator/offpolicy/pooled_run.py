@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from policies.base import Progress, silent
+from policies.context import union
 from simulator.log.eventlog import EventLog
 from simulator.offpolicy.pooled import (
     LEVELS,
@@ -165,7 +166,13 @@ def _sums(
         if assigned is not None:
             users = np.flatnonzero(assigned == design.arms.index(name))
         stream = Stream(
-            log, reward, name, history=serving.history, seen=serving.seen, propensity="unknown"
+            log,
+            reward,
+            name,
+            history=serving.history,
+            seen=serving.seen,
+            propensity="unknown",
+            context=union(desks[one].asks for one in names),
         )
         sums.append(arm_sums(stream, targets[0], targets[1], (0.5, 0.5), users, progress))
     return sums[0], sums[1]

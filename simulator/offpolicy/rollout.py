@@ -7,12 +7,15 @@ that does not repeat itself exhausts its own good items, not the log's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from policies.base import Catalogue, DoubleArray, Histories, IntArray, Progress, Sequences, silent
+from policies.context import is_of_request
 from policies.streams import Purpose, uniform
 from simulator.engine.lives import ShardLives
 from simulator.offpolicy.answers import AnswerModel, AnswerRows, ModelEvidence
@@ -41,6 +44,7 @@ from simulator.offpolicy.uncertainty import (
     percentile,
 )
 from simulator.serving.desk import Desk
+from simulator.users.base import Feedback
 
 ROLLOUT, ROLLOUT_DR = "rollout", "rollout_dr"
 
@@ -55,12 +59,16 @@ class Requests:
     Attributes:
         user, step, length: `[R]` who, the number of the request in the user's life, impressions.
         turn: `[R]` its number among the user's requests of these days, from 0.
+        t: `[R]` ms.
+        context: `[R]` by path, what policies ask for of the requests themselves.
     """
 
     user: IntArray
     step: IntArray
     length: IntArray
     turn: IntArray
+    t: IntArray
+    context: Mapping[str, npt.NDArray[Any]]
 
     @classmethod
     def of(cls, chunks: Iterable[Rounds]) -> Requests:
@@ -68,14 +76,19 @@ class Requests:
         parts = []
         for rounds in chunks:
             assert rounds.histories is not None, "rounds with histories: Stream(history=...)"
-            length = np.full(len(rounds), rounds.length)
-            parts.append((rounds.user, rounds.histories.step, length))
-        user, step, length = (np.concatenate(column) for column in zip(*parts, strict=True))
-        order = np.lexsort((step, user))
-        user, step = user[order], step[order]
+            length, context = np.full(len(rounds), rounds.length), rounds.histories.context()
+            told = {path: context[path] for path in context if is_of_request(path)}
+            parts.append(
+                {"user": rounds.user, "step": rounds.histories.step, "length": length}
+                | {"t": rounds.t, **told}
+            )
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        order = np.lexsort((whole["step"], whole["user"]))
+        whole = {name: values[order] for name, values in whole.items()}
+        user, step, length, t = (whole.pop(name) for name in ("user", "step", "length", "t"))
         first = np.flatnonzero(np.diff(user, prepend=-1))
         turn = np.arange(len(user)) - np.repeat(first, np.diff(np.append(first, len(user))))
-        return cls(user, step, length[order], turn)
+        return cls(user, step, length, turn, t, whole)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -152,14 +165,13 @@ class Rollout:
         Raises:
             ServingError: the policy raised or broke its contract.
         """
-        from simulator.serving import kernels
-
         asked, n_users = self.requests, len(self.past)
         total, without, shows = np.zeros(n_users), np.zeros(self.reward.folds), np.zeros(2)
         everyone, never = np.arange(n_users), np.zeros(n_users, dtype=np.int64)
         history = self.stream.history
         seen = history if self.stream.seen is None else self.stream.seen
-        lives = ShardLives.born(everyone, never, max(history, seen))
+        asks = self.stream.context
+        lives = ShardLives.born(everyone, never, max(history, seen), asks)
         lives = lives.with_past(self.past)
         turns = int(asked.turn.max(initial=-1)) + 1
         for turn in range(turns):
@@ -167,7 +179,8 @@ class Rollout:
             who, step, length = asked.user[at], asked.step[at], asked.length[at]
             lives.step[who] = step
             k = int(length.max())
-            slates = self._serve(desks, who, lives.histories(who, history, seen), k)
+            request = {path: values[at] for path, values in asked.context.items()}
+            slates = self._serve(desks, who, lives.histories(who, history, seen, request), k)
             items = np.where(np.arange(k) < length[:, None], slates, 0)
             expected, by_fold = self.reward.expect(who, items)
             total[who] += expected.sum(axis=1)
@@ -179,7 +192,10 @@ class Rollout:
             noise = uniform(self.seed, Purpose.CLICK, who[:, None], step[:, None], items)
             click = (noise < chance).astype(np.int8)
             filled = (items > 0).sum(axis=1).astype(np.int64)
-            kernels.remember(lives.items, lives.clicked, who, items, click, filled)
+            unknown = np.full(click.shape, np.nan, dtype=np.float32)
+            ends = np.zeros(len(who), dtype=np.bool_)
+            answers = Feedback(click, unknown, filled, asked.t[at], ends)
+            lives.remember(who, items, answers, asked.t[at])
             progress(f"roll out {desks[0].arm}", turn + 1, turns, {})
         return Course(total, without, float(shows[0] / max(shows[1], 1.0)))
 

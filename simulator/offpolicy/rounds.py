@@ -6,8 +6,8 @@ Nothing here knows a target policy or an estimator.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.base import DoubleArray, Histories, IntArray
+from policies.context import dtype_of, is_of_request, log_column, past_of
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
 from simulator.log.kinds import FEEDBACK
@@ -49,6 +50,8 @@ class Rounds:
         histories: what a policy is given for these requests, or None where nobody asked for it.
         fit: `[R]` which fit of a target policy is asked about them, from 0 (`Stream.fit_of_user`);
             None: the only one.
+        told: `[R, K]` what later requests will tell of these impressions besides item and click,
+            by its path (`policies.context`), as far as the stream's `context` asks for it.
     """
 
     user: IntArray
@@ -63,6 +66,7 @@ class Rounds:
     context: IntArray
     histories: Histories | None = None
     fit: IntArray | None = None
+    told: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -81,6 +85,7 @@ class Rounds:
             **picked,
             histories=None if self.histories is None else self.histories.rows(index),
             fit=None if self.fit is None else self.fit[index],
+            told={path: values[index] for path, values in self.told.items()},
         )
 
     def of_fits(self, number: int) -> Iterator[tuple[int, IntArray]]:
@@ -122,6 +127,8 @@ class Stream:
         history: impressions of the past that a policy is given; 0 where no policy is asked. Of an
             arm of a run, the past begins in the log's arm `history`, which all arms share.
         seen: impressions of the past that may not be recalled again; None: those of `history`.
+        context: what else policies ask for of requests (`Policy.asks_for`); what the log does not
+            know is left out.
         propensity: what propensities mean, where it is not what the metadata says (an arm whose
             policy drew nothing has none); None: what it says.
         chunk: impressions held at once.
@@ -149,6 +156,7 @@ class Stream:
     by: Literal["request", "session"] = "request"
     uniform: Uniform | None = None
     fit_of_user: IntArray | None = None
+    context: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.reward not in REWARDS or (
@@ -219,7 +227,10 @@ class Stream:
             return None
         shape = self.log.metadata.n_users, self._past
         found = Before(
-            np.zeros(shape, np.int32), np.zeros(shape, np.bool_), np.zeros(shape[0], int)
+            np.zeros(shape, np.int32),
+            np.zeros(shape, np.bool_),
+            np.zeros(shape[0], int),
+            {path: np.zeros(shape, dtype_of(path)) for path in past_of(self._columns)},
         )
         history = replace(
             self,
@@ -238,14 +249,22 @@ class Stream:
             found.add(rounds)
         return found
 
+    @cached_property
+    def _columns(self) -> dict[str, str]:
+        """The columns of the log that say what policies ask for, by path."""
+        has = {"t", "watch", *self.log.optional}
+        named = {path: log_column(path) for path in self.context}
+        return {path: name for path, name in named.items() if name in has}
+
     def _chunks(self) -> Iterator[tuple[Columns, bool]]:
         """The arm's rows as numpy columns, checked, and whether they are the last ones."""
-        names = list(dict.fromkeys([*INSPECTED, "click", self.reward]))
+        told = self._columns.values()
+        names = list(dict.fromkeys([*INSPECTED, "click", self.reward, *told]))
         arm = 0 if self.arm is None else self.log.metadata.arms.index(self.arm)
         waiting: Columns | None = None
         first = 0
         for _, _, batch in self.log.inspected(names, self.chunk):
-            columns = _arrays(batch, self.reward, self.log.metadata.key)
+            columns = _arrays(batch, self.reward, self.log.metadata.key, told)
             columns["row"] = np.arange(first, first + batch.num_rows, dtype=np.int64)
             first += batch.num_rows
             mine = columns["arm"] == arm
@@ -314,7 +333,8 @@ class Stream:
         """Rounds of the rows `cells` `[R, K]`, shown at `position` `[R, K]` in requests that start
         at `at` `[R]`.
         """
-        histories = _histories(columns, at, begin, past, self._before) if past else None
+        told = self._columns
+        histories = _histories(columns, at, begin, past, self._before, told) if past else None
         t = columns["t"][at]
         return Rounds(
             columns["user"][at],
@@ -333,6 +353,7 @@ class Stream:
             ),
             self._given(histories),
             self._fit(columns, at),
+            {path: columns[told[path]][cells] for path in past_of(told)},
         )
 
     def _fit(self, columns: Columns, at: IntArray) -> IntArray | None:
@@ -346,13 +367,15 @@ class Stream:
         if histories is None or not self.history:
             return None
         seen = self.history if self.seen is None else self.seen
-        past = histories.items.shape[1]
+        past, context = histories.items.shape[1], histories.context()
+        for path in past_of(context):
+            context[path] = context[path][:, past - self.history :]
         return replace(
             histories,
             items=histories.items[:, past - self.history :],
             clicked=histories.clicked[:, past - self.history :],
             seen=histories.seen[:, past - seen :],
-        )
+        ).with_context(context)
 
 
 def _within(starts: IntArray, lengths: IntArray) -> IntArray:
@@ -371,11 +394,13 @@ class Before:
     Attributes:
         items, clicked: `[n_users, past]` the last impressions, right-aligned, 0 = none.
         steps: `[n_users]` requests.
+        told: `[n_users, past]` what else is told of these impressions, by its path.
     """
 
     items: npt.NDArray[np.int32]
     clicked: npt.NDArray[np.bool_]
     steps: IntArray
+    told: dict[str, npt.NDArray[Any]]
 
     def add(self, rounds: Rounds) -> None:
         """Take in rounds of the history with what came before each; a user's last one stays,
@@ -390,14 +415,24 @@ class Before:
         clicked = np.concatenate((above.clicked, rounds.reward == 1), axis=1)
         self.items[rounds.user] = items[:, -past:]
         self.clicked[rounds.user] = clicked[:, -past:]
+        context = above.context()
+        for path, kept in self.told.items():
+            values = np.concatenate((context[path], rounds.told[path]), axis=1)
+            kept[rounds.user] = values[:, -past:]
         self.steps[rounds.user] = above.step + 1
 
 
 def _histories(
-    columns: Columns, at: IntArray, begin: IntArray, past: int, before: Before | None
+    columns: Columns,
+    at: IntArray,
+    begin: IntArray,
+    past: int,
+    before: Before | None,
+    told: Mapping[str, str],
 ) -> Histories:
     """The last `past` impressions of the same user above each request, right-aligned
-    `[R, past]`; above the user's first row stands what was `before`.
+    `[R, past]`; above the user's first row stands what was `before`. `told` are the columns of the
+    context, by path.
     """
     index = at[:, None] + np.arange(-past, 0)
     first = begin[at][:, None]
@@ -406,13 +441,22 @@ def _histories(
     items = np.where(good, columns["item"][row], 0)
     clicked = good & (columns["click"][row] == 1)
     user = columns["user"][at]
+    context = {}
+    for path, name in told.items():
+        values = columns[name]
+        context[path] = values[at] if is_of_request(path) else np.where(good, values[row], 0)
     if before is not None:
         back = past + index - first  # right-aligned: -1 above the first row is the last column
         older = ~good & (back >= 0)
         column = np.maximum(np.minimum(back, past - 1), 0)
         items = np.where(older, before.items[user[:, None], column], items)
         clicked |= older & before.clicked[user[:, None], column]
-    return Histories(user, columns["step"][at], items, clicked, items)
+        for path, kept in before.told.items():
+            context[path] = np.where(older, kept[user[:, None], column], context[path])
+    for path in past_of(told):
+        context[path] = context[path].astype(dtype_of(path))
+    asked = Histories(user, columns["step"][at], items, clicked, items)
+    return asked.with_context(context)
 
 
 _CONTEXT_PAST = 32
@@ -464,9 +508,11 @@ def _number(
     return np.flatnonzero(request), begin
 
 
-def _arrays(batch: pa.RecordBatch, reward: str, key: tuple[str, ...]) -> Columns:
+def _arrays(
+    batch: pa.RecordBatch, reward: str, key: tuple[str, ...], told: Iterable[str]
+) -> Columns:
     """The columns as int64 and float64, those of the log's `key` among them; `click` as -1, 0, 1;
-    `reward` with NaN for not observed.
+    `reward` with NaN for not observed; those of the context that are `told` as they are.
     """
     table = pa.Table.from_batches([batch])
     columns: Columns = {name: column_values(table, name) for name in table.column_names}
@@ -477,5 +523,5 @@ def _arrays(batch: pa.RecordBatch, reward: str, key: tuple[str, ...]) -> Columns
     columns["propensity"] = columns["propensity"].astype(np.float64)
     return {
         name: columns[name]
-        for name in (*key, "t", "item", "propensity", "click", "channel", "reward")
+        for name in (*key, "t", "item", "propensity", "click", "channel", "reward", *told)
     }

@@ -5,7 +5,7 @@ sessions. No value is estimated here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -102,13 +102,7 @@ def _unseen(histories: Histories) -> Histories:
     """The same requests with nothing excluded: what was shown is scored even if it was shown
     before.
     """
-    return Histories(
-        histories.user,
-        histories.step,
-        histories.items,
-        histories.clicked,
-        np.zeros((len(histories), 1), dtype=np.int64),
-    )
+    return replace(histories, seen=np.zeros((len(histories), 1), dtype=np.int64))
 
 
 def _counts(scores: DoubleArray, clicked: BoolArray, item: IntArray) -> dict[str, DoubleArray]:

@@ -21,7 +21,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from policies.base import BoolArray, Catalogue, IntArray, Policy, Sequences, WorldBound
-from policies.calls import Calls
+from policies.calls import CallError, Calls
+from policies.context import not_known, union
 from policies.explore import Explore
 from policies.registry import make
 from policies.sources import sources
@@ -34,7 +35,7 @@ from simulator.log.eventlog import EventLog
 from simulator.log.files import load_arrays, reading
 from simulator.log.kinds import FEEDBACK
 from simulator.log.metadata import FIT, FITTED_ONCE, HISTORY, Metadata, Propensity, arm_names
-from simulator.log.schema import schema
+from simulator.log.schema import TAB, schema
 from simulator.log.workspace import OF_A_DAY, Lane, Workspace, load_catalogue, open_log, versions
 from simulator.run.contract import Needs
 from simulator.scenario.memory import of_process
@@ -46,7 +47,14 @@ from simulator.serving.draft import Draft
 from simulator.serving.history import logging_policy
 from simulator.serving.promises import Witness
 from simulator.serving.ranking import Ranker
-from simulator.users.base import CALIBRATION, NEVER, Population, Source, Users
+from simulator.users.base import (
+    CALIBRATION,
+    NEVER,
+    DescribesRequests,
+    Population,
+    Source,
+    Users,
+)
 
 
 @dataclass(frozen=True)
@@ -228,16 +236,17 @@ class Context:
         """
         history = self.source.history
         assert history is not None
-        names = schema(self.kinds).names
+        columns = (*self.kinds, *self.surface)
+        names = schema(columns).names
         tables = [
-            with_columns(batch, schema(self.kinds))
-            for batch in history.batches(schema(history.kinds).names)
+            with_columns(batch, schema(columns))
+            for batch in history.batches(schema(history.optional).names)
         ]
         for lane in lanes:
             for first, last in self.shards:
                 days = self.tapes(lane, first, last, until=day)
                 if days:
-                    tables.append(tape.rows(days, 0, self.duration, self.kinds).select(names))
+                    tables.append(tape.rows(days, 0, self.duration, columns).select(names))
         whole = pa.concat_tables(tables)
         whole = whole.set_column(0, names[0], pa.array(np.zeros(whole.num_rows, dtype=np.uint8)))
         return EventLog(
@@ -309,10 +318,47 @@ class Context:
         known = {*self._built[0].kinds, *(history.kinds if history is not None else ())}
         return tuple(name for name in FEEDBACK if name in known)
 
+    @cached_property
+    def asks(self) -> tuple[str, ...]:
+        """What the policies of the run ask for of requests: of the arms, the channels and the
+        history of a synthetic world. Lives remember this and no more.
+        """
+        specs = [*self.scenario.arms.values(), *self.scenario.serving.channels]
+        asked = [self.policy(spec).asked_context() for spec in specs]
+        if self.scenario.data.source == "synthetic":
+            logging = self.scenario.data.logging
+            asked.append(make(logging.policy, logging.params, self.folder).asked_context())
+        return union(asked)
+
+    def check_context(self, name: str, policy: Policy) -> None:
+        """Hold what a policy asks for of requests to what is known of them in this run.
+
+        Raises:
+            CallError: it asks for something else.
+        """
+        asked = policy.asked_context()
+        known = {"time", "times", "watch"}
+        if not known.issuperset(asked):
+            users = self._built[0]
+            known |= {f"reactions.{kind}" for kind in self.kinds}
+            if isinstance(users, DescribesRequests):
+                known |= {f"features.{feature}" for feature in users.features}
+        why = not_known(asked, known)
+        if why is not None:
+            raise CallError(name, why, "form")
+
+    @property
+    def surface(self) -> tuple[str, ...]:
+        """TAB, where a policy asks for the surface of requests: then the log keeps it, so that a
+        refit learns from it and a replay tells it.
+        """
+        return (TAB,) if f"features.{TAB}" in self.asks else ()
+
     @property
     def columns(self) -> tuple[str, ...]:
         """The optional columns of the run's log."""
-        return (*self.kinds, FIT) if self.scenario.fits.number > 1 else self.kinds
+        several = (FIT,) if self.scenario.fits.number > 1 else ()
+        return (*self.kinds, *self.surface, *several)
 
     @property
     def duration(self) -> npt.NDArray[Any]:

@@ -34,6 +34,7 @@ from simulator.run.context import Context, Job, OfRun, context
 from simulator.run.tasks import lives_at_start
 from simulator.scenario.parts import PolicySpec
 from simulator.serving.desk import Channel, Desk, Serves
+from simulator.users.base import NEVER, Users, described
 from simulator.users.held_out import HeldOut
 
 FLOOR = (PolicySpec(policy="popularity"), PolicySpec(policy="itemknn"))
@@ -97,18 +98,31 @@ class RandomLives(OfRun):
             ]
         )
         block, seen = run.scenario.engine.block, serving.seen or serving.history
-        asked = lives.histories(np.arange(len(lives.user)), serving.history, seen)
+        asked = _first_requests(run, users, lives, seen)
         policy = make("random", {}, run.folder)
         Calls(policy, "random").fit(run.sequences, run.catalogue_of(None), Fitting(run.seed))
         desk = _desk(run, "", "random", policy, serving.slate)
         end = min(run.scenario.days, DAYS) * DAY
-        span = Span(0, end, DAY, block, serving.slate, serving.history, seen)
+        span = Span(0, end, DAY, block, serving.slate, serving.history, seen, run.asks)
         engine = Engine(lives, users, desk, tape.Tape(run.kinds), span)
         engine.run()
         row, item = _first_clicks(engine.tape.columns(), asked.user)
-        arrays = {name: getattr(asked, name) for name in Histories.__slots__}
-        save_arrays(file, {**arrays, "row": row, "item": item})
+        save_arrays(file, {**asked.arrays(), "row": row, "item": item})
         return {"seconds": time.process_time() - start, "impressions": float(engine.tape.n_rows)}
+
+
+def _first_requests(run: Context, users: Users, lives: ShardLives, seen: int) -> Histories:
+    """The first request of each life, `[n]`; that of a user who never comes is at 0 and without
+    features, and nobody looks for its clicks.
+    """
+    comes = np.flatnonzero(lives.next < NEVER)
+    known = described(users, lives.user[comes], lives.step[comes], lives.next[comes], run.asks)
+    request = {}
+    for path, values in known.items():
+        request[path] = np.zeros(len(lives.user), dtype=values.dtype)
+        request[path][comes] = values
+    everyone = np.arange(len(lives.user))
+    return lives.histories(everyone, run.scenario.serving.history, seen, request)
 
 
 def _first_clicks(
@@ -162,7 +176,7 @@ class Find(OfRun):
         start = time.process_time()
         stored = load_arrays(_place(run.workspace) / "clicks.npz")
         row, item = stored.pop("row"), stored.pop("item")
-        asked = Histories(**stored)
+        asked = Histories.of(stored)
         k, block = run.scenario.serving.recall, run.scenario.engine.block
         desk = _desk(run, self.arm, self.spec.policy, self._policy(run), k)
         gain = np.zeros(len(row))

@@ -81,7 +81,7 @@ class FitUsers(OfRun):
         past = open_log(run.workspace.past)
         if past is not None and not run.workspace.history.is_file():
             with Writer(run.workspace.history, run.metadata(), run.columns) as writer:
-                for batch in past.batches(schema(past.kinds).names):
+                for batch in past.batches(schema(past.optional).names):
                     writer.add(with_columns(batch, schema(run.columns)))
         return {"seconds": time.process_time() - start}
 
@@ -289,6 +289,7 @@ class Fit(OfRun):
         folder = run.workspace.models / run.fit_name(policy, self.fit, self.learned)
         if (folder / "state.npz").is_file():
             return {"seconds": 0.0}
+        run.check_context(self.spec.policy, policy)
         processor = device(run.scenario.engine.device)
         start = time.process_time()
         label = f"fit {self.spec.policy}" + ("" if self.fit is None else f" {self.fit}")
@@ -330,8 +331,9 @@ class Fit(OfRun):
         before = replace(learned, day=day) if day else None
         calls.load(run.workspace.models / run.fit_name(calls.policy, self.fit, before))
         serving = run.scenario.serving
+        seen = serving.seen or serving.history
         for histories, slates, clicked in blocks(
-            log, day * DAY, serving.history, serving.seen or serving.history
+            log, day * DAY, serving.history, seen, calls.policy.asked_context()
         ):
             calls.update(histories, slates, clicked)
 
@@ -437,6 +439,7 @@ class Simulate(OfRun):
             serving.slate,
             serving.history,
             serving.seen or serving.history,
+            run.asks,
         )
         witness, noticed = Witness(), kept(folder.glob(FILE))
         desk, life = run.desk(self.lane, now // DAY, users, witness), None
@@ -513,7 +516,8 @@ def lives_at_start(run: Context, users: Users, shard: tuple[int, int], who: IntA
 def born(run: Context, user: IntArray, first: IntArray) -> ShardLives:
     """Lives without a past that ask for the first time at `first` (ms)."""
     serving = run.scenario.serving
-    return ShardLives.born(user, first, max(serving.history, serving.seen or 0))
+    memory = max(serving.history, serving.seen or 0)
+    return ShardLives.born(user, first, memory, run.asks)
 
 
 def _keep(folder: Path, t: int, engine: Engine, *, again: bool) -> None:

@@ -26,6 +26,7 @@ from policies.base import (
     Slates,
 )
 from policies.calls import CallError, Calls, Limit
+from policies.context import union
 from policies.form import fault
 from policies.withheld import recall_withholding
 from simulator.serving import kernels
@@ -166,6 +167,11 @@ class Desk:
             scenario.engine.time_limit,
             witness or Witness(),
         )
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        """The context that its policies ask for."""
+        return union(one.policy.asked_context() for one in (self.recall, *self.channels))
 
     @property
     def shows_recall(self) -> bool:

@@ -4,7 +4,7 @@ learn from at the end of a day.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -17,7 +17,7 @@ BLOCK = 4096
 
 
 def blocks(
-    log: Sequences, since: int, history: int, seen: int
+    log: Sequences, since: int, history: int, seen: int, context: Sequence[str] = ()
 ) -> Iterator[tuple[Histories, Slates, BoolArray]]:
     """The requests from `since` (ms) on, in the order of time (equal times: of users), in blocks.
 
@@ -27,6 +27,7 @@ def blocks(
         since: ms.
         history: impressions before a request that its history holds.
         seen: impressions before a request that were not to be recalled.
+        context: what else the policy asks for (`Policy.asks_for`).
 
     Yields:
         Histories `[B, history]` (`step` counts the user's requests in `log`), slates `[B, k]` and
@@ -55,8 +56,7 @@ def blocks(
             log.items, log.clicked, born[rows], start[rows], seen, left=False
         )
         scores = np.where(items > 0, -np.arange(k), -np.inf).astype(np.float32)
-        yield (
-            Histories(user[start[rows]], step[rows], past, clicks, before),
-            Slates(items, scores),
-            clicked,
-        )
+        asked = Histories(user[start[rows]], step[rows], past, clicks, before)
+        told = log.context_before(start[rows], start[rows] - born[rows], history, context)
+        told |= log.context_at(start[rows], context)
+        yield asked.with_context(told), Slates(items, scores), clicked

@@ -143,6 +143,28 @@ def remember(items: Any, clicked: Any, rows: Any, slate: Any, click: Any, shown:
 
 
 @njit()
+def push(memory: Any, rows: Any, values: Any, shown: Any) -> None:
+    """Push what is known of the shown items of each request onto the right end of its user's
+    memory, as `remember` does the items.
+
+    Args:
+        memory: `[n, W]` right-aligned; changed in place.
+        rows: `[B]` row of each request in `memory`.
+        values, shown: `[B, k]` and `[B]` of the block.
+    """
+    width = memory.shape[1]
+    old = np.empty(width, dtype=memory.dtype)
+    for b in range(len(rows)):
+        row = memory[rows[b]]
+        new = min(shown[b], width)
+        skip = shown[b] - new
+        _copy(row, old)
+        _copy(old[new:], row)
+        for j in range(new):
+            row[width - new + j] = values[b, skip + j]
+
+
+@njit()
 def recollect(memory: Any, rows: Any, out: Any) -> None:
     """Copy the last `out.shape[1]` values of each row of `memory` `[n, W]` that `rows` `[B]` names
     into `out`.

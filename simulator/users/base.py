@@ -4,15 +4,16 @@ in nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.base import BoolArray, Catalogue, FloatArray, IntArray, Progress, Slates
+from policies.context import log_column
 from simulator.log.eventlog import EventLog
 
 CALIBRATION = "calibration.json"
@@ -100,6 +101,43 @@ class Users(Protocol):
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take over what another instance's `state` gave; both then answer the same bytes."""
+
+
+@runtime_checkable
+class DescribesRequests(Protocol):
+    """Optional ability of users: what the service knows of a request before it answers, for
+    policies that ask for it (`Policy.asks_for`: `features.NAME`).
+    """
+
+    features: tuple[str, ...]
+    """The names of what is known."""
+
+    def describe(
+        self, user: IntArray, step: IntArray, t: IntArray
+    ) -> Mapping[str, npt.NDArray[Any]]:
+        """What is known of the requests that `respond` will be asked to answer next, `[B]` by name:
+        numbers, categories as whole numbers.
+        """
+
+
+def described(
+    users: Users, user: IntArray, step: IntArray, t: IntArray, context: Iterable[str]
+) -> dict[str, npt.NDArray[Any]]:
+    """The context of requests themselves, by its paths: of what is asked for, what is known.
+
+    Args:
+        users: who ask.
+        user, step, t: `[B]` the requests, as `Users.respond` is given them.
+        context: what policies ask for (`Policy.asks_for`).
+    """
+    found: dict[str, npt.NDArray[Any]] = {}
+    if "time" in context:
+        found["time"] = t
+    wanted = [path for path in context if path.startswith("features.")]
+    if wanted and isinstance(users, DescribesRequests):
+        known = users.describe(user, step, t)
+        found |= {path: known[log_column(path)] for path in wanted if log_column(path) in known}
+    return found
 
 
 @dataclass(frozen=True, slots=True)

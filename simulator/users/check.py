@@ -32,7 +32,9 @@ DAYS, REQUESTS = 7, 40
 """How long each user lives in a check: so many days, and at most so many requests."""
 
 Answers = dict[tuple[int, int], tuple[bytes, ...]]
-"""What was answered, by (user, step): the bytes of the row of each array of a `Feedback`."""
+"""What was answered, by (user, step): the bytes of the row of each array of a `Feedback`, and of
+what is known of the request.
+"""
 
 
 @dataclass
@@ -147,9 +149,11 @@ class UsersUnderCheck:
         if sizes is not None:
             items = np.where(np.arange(k) < sizes[:, None], items, 0)
         scores = np.broadcast_to(np.arange(k, 0, -1, dtype=np.float32), items.shape).copy()
+        known = users.describe(user, step, t)
         answers = users.respond(user, step, t, Slates(items, scores))
         for row in range(len(rows)):
-            life.answers[int(user[row]), int(step[row])] = _bytes(answers, row)
+            told = tuple(known[name][row].tobytes() for name in users.features)
+            life.answers[int(user[row]), int(step[row])] = _bytes(answers, row) + told
         life.next[rows] = answers.next
         life.step[rows] += 1
         life.left.update(user[answers.leaves].tolist())

@@ -65,10 +65,15 @@ class ClockedUsers:
     often and for as many items.
 
     State: how many requests each user has made.
+
+    Attributes:
+        clock: of whose requests.
+        features: what is known of requests: the surface (TAB), where the log says it of any.
     """
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
+        self.features: tuple[str, ...] = (TAB,) if (clock.tab >= 0).any() else ()
         self._asked = np.zeros(len(clock.offsets) - 1, dtype=np.int64)
 
     def first(self, user: IntArray) -> IntArray:
@@ -78,6 +83,12 @@ class ClockedUsers:
     def slate_size(self, user: IntArray, step: IntArray) -> IntArray:
         """How many impressions the log has in each user's next request, `[B]`."""
         return self.clock.size[self.place(user)]
+
+    def describe(
+        self, user: IntArray, step: IntArray, t: IntArray
+    ) -> Mapping[str, npt.NDArray[Any]]:
+        """The surface of each user's next request, `[B]`; -1 = the log does not say."""
+        return {name: self.clock.tab[self.place(user)] for name in self.features}
 
     def place(self, user: IntArray) -> IntArray:
         """The index into the clock's requests of each user's request now being made, `[B]`.

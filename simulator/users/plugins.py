@@ -19,7 +19,7 @@ from policies.calls import Limit, PluginCallError, PluginError, calling, describ
 from policies.plugins import Registry
 from policies.sources import sources
 from simulator.log.kinds import FEEDBACK
-from simulator.users.base import Feedback, Source, Users
+from simulator.users.base import DescribesRequests, Feedback, Source, Users
 
 LONGEST_SLATE = 10_000
 """Positions of a request that a user model may ask for."""
@@ -175,6 +175,10 @@ class Plugged:
         if not (isinstance(kinds, tuple) and set(kinds) <= set(FEEDBACK)):
             rule = f"users.kinds must be a tuple out of {', '.join(FEEDBACK)}"
             raise self._broken("build", f"{rule}; got {kinds!r}")
+        features = users.features if isinstance(users, DescribesRequests) else ()
+        if not (isinstance(features, tuple) and all(map(_is_name, features))):
+            rule = "users.features must be a tuple of names (letters, digits, _)"
+            raise self._broken("build", f"{rule}; got {features!r}")
         return PluggedUsers(users, self.kind, self.limit)
 
     def _calling(self, method: str) -> Any:
@@ -195,6 +199,7 @@ class PluggedUsers:
     def __init__(self, users: Users, name: str, limit: Limit) -> None:
         self.users, self.name, self.limit = users, name, limit
         self.n_users, self.n_items, self.kinds = users.n_users, users.n_items, users.kinds
+        self.features = users.features if isinstance(users, DescribesRequests) else ()
 
     def first(self, user: IntArray) -> IntArray:
         """As `Users.first`."""
@@ -214,6 +219,22 @@ class PluggedUsers:
         rule = f"must be 1 to {LONGEST_SLATE:,} positions"
         self._hold("slate_size", rule, user, size, (size >= 1) & (size <= LONGEST_SLATE))
         return size
+
+    def describe(self, user: IntArray, step: IntArray, t: IntArray) -> dict[str, npt.NDArray[Any]]:
+        """As `DescribesRequests.describe`; nothing of users without that ability."""
+        if not isinstance(self.users, DescribesRequests):
+            return {}
+        with self._calling("describe"):
+            got = dict(self.users.describe(user.copy(), step.copy(), t.copy()))
+        if sorted(got) != sorted(self.features):
+            rule = f"must give {sorted(self.features)}, as users.features says"
+            raise UserCallError(self.name, f"describe {rule}; got {sorted(got)}", "form")
+        for name, column in got.items():
+            is_array = type(column) is np.ndarray and column.dtype.kind in "iufb"
+            if not is_array or column.shape != user.shape:
+                rule = f"{name!r} must be a numpy array of numbers of shape {user.shape}"
+                raise UserCallError(self.name, f"describe: {rule}; got {describe(column)}", "form")
+        return {name: column.copy() for name, column in got.items()}
 
     def respond(self, user: IntArray, step: IntArray, t: IntArray, slates: Slates) -> Feedback:
         """As `Users.respond`."""
@@ -305,6 +326,10 @@ class PluggedUsers:
 
     def _calling(self, method: str) -> Any:
         return calling(self.name, method, self.limit, fault=UserCallError)
+
+
+def _is_name(feature: object) -> bool:
+    return isinstance(feature, str) and feature.isidentifier()
 
 
 _PROTOCOL = (
