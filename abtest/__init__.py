@@ -75,7 +75,7 @@ if TYPE_CHECKING:
     from simulator.surface.axes import MapError
     from simulator.surface.bias import BiasError, BiasResult, design_bias
     from simulator.surface.mapping import LiftMap, map_lift
-    from simulator.users.base import NEVER, Feedback, Source, Users
+    from simulator.users.base import NEVER, DescribesRequests, Feedback, Source, Users
     from simulator.users.check import check_users
     from simulator.users.choice import Choice
     from simulator.users.plugins import UserModel, UserModelError
@@ -116,7 +116,7 @@ _NAMES = {
     "simulator.surface.axes": "MapError",
     "simulator.surface.bias": "BiasError BiasResult design_bias",
     "simulator.surface.mapping": "LiftMap map_lift",
-    "simulator.users.base": "NEVER Feedback Source Users",
+    "simulator.users.base": "NEVER DescribesRequests Feedback Source Users",
     "simulator.users.check": "check_users",
     "simulator.users.choice": "Choice",
     "simulator.users.plugins": "UserModel UserModelError",
@@ -157,6 +157,7 @@ __all__ = [
     "DataError",
     "Decision",
     "Declared",
+    "DescribesRequests",
     "EventLog",
     "Expectant",
     "Feedback",

@@ -45,21 +45,32 @@ class ContentBased(Scored):
     draws_in_fit: ClassVar[bool] = False
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
-        """Number the values of every column, and count their clicks.
+        """Count the clicks of items, and number the values of every column.
 
         Raises:
             ValueError: the catalogue has no such column, or none that is categorical.
         """
         clicks = sequences.clicks().items
+        self.clicks_ = np.bincount(clicks, minlength=catalogue.n_items + 1)
+        return self._described(catalogue)
+
+    def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
+        """Recall available items only; new ones by their features."""
+        return super().admit(catalogue, new, t)._described(catalogue)
+
+    def _described(self, catalogue: Catalogue) -> Self:
+        """Read the features of the items again."""
         names = self.columns or _categorical(catalogue)
-        self.values_ = np.zeros((len(names), catalogue.n_items + 1), dtype=np.int64)
-        self.shares_ = []
-        for row, name in enumerate(names):
-            self.values_[row] = _numbered(catalogue, name)
-            counts = np.bincount(self.values_[row][clicks], minlength=self.values_[row].max() + 1)
-            smooth = counts + self.floor
-            self.shares_.append((smooth / smooth.sum()).astype(np.float32))
+        self.values_ = np.stack([_numbered(catalogue, name) for name in names])
+        self._count()
         return self
+
+    def _count(self) -> None:
+        """The share of the clicks that each value of each column has."""
+        self._shares = []
+        for value in self.values_:
+            smooth = np.bincount(value, self.clicks_) + self.floor
+            self._shares.append(smooth / smooth.sum())
 
     def scores(self, histories: Histories) -> FloatArray:
         """Scores of all items, `[B, n_items + 1]`."""
@@ -67,22 +78,22 @@ class ContentBased(Scored):
         row, place = np.nonzero(clicks)
         weights = powers(self.decay, np.arange(self.length - 1, -1, -1))
         total = np.zeros((len(clicks), self.values_.shape[1]))
-        for value, share in zip(self.values_, self.shares_, strict=True):
-            profile = np.tile(self.prior * share.astype(np.float64), (len(clicks), 1))
+        for value, share in zip(self.values_, self._shares, strict=True):
+            profile = np.tile(self.prior * share, (len(clicks), 1))
             # In the order of a row's clicks, whatever stands beside it.
             np.add.at(profile, (row, value[clicks[row, place]]), weights[place])
             total += logs(profile)[:, value]
         return total.astype(np.float32)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """The value of each item in each column, and the share of clicks of each value."""
-        return {"values": self.values_} | {f"share{i}": s for i, s in enumerate(self.shares_)}
+        """The clicks of each item, and its value in each column."""
+        return {"clicks": self.clicks_, "values": self.values_}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
-        """Take over values and shares."""
+        """Take over clicks and values."""
+        self.clicks_ = np.asarray(state["clicks"], dtype=np.int64)
         self.values_ = np.asarray(state["values"], dtype=np.int64)
-        shares = [state[f"share{i}"] for i in range(len(self.values_))]
-        self.shares_ = [np.asarray(share, dtype=np.float32) for share in shares]
+        self._count()
         return self
 
 

@@ -266,7 +266,7 @@ def expose(
             # As wide from the first wave on: a policy that orders as many of a user's items as
             # `seen` may hide would do so anew for every width (2.9 s in place of .8 for 1,000
             # users).
-            slates = scene.recall(_request(user, step[user], seen[user]), slate)
+            slates = scene.recall(_request(user, step[user], seen[user], clock[user]), slate)
             answer = users.respond(user, step[user], clock[user], slates)
             row, place = np.nonzero(np.arange(slate) < answer.shown[:, None])
             item = slates.items[row, place]
@@ -304,9 +304,9 @@ def expose(
     )
 
 
-def _request(user: IntArray, step: IntArray, seen: IntArray) -> Histories:
+def _request(user: IntArray, step: IntArray, seen: IntArray, t: IntArray) -> Histories:
     nothing = np.zeros((len(user), 1), dtype=np.int64)
-    return Histories(user, step, nothing, nothing.astype(bool), seen)
+    return Histories(user, step, nothing, nothing.astype(bool), seen, time=t)
 
 
 Measured = dict[str, dict[str, Marginal]]

@@ -71,27 +71,31 @@ class Measured:
 
 
 def history() -> tuple[Sequences, Catalogue]:
-    """The logged history of the gallery's world."""
+    """The logged history of the gallery's world, and its catalogue."""
     from simulator.log.eventlog import EventLog
+    from simulator.log.workspace import Workspace, load_catalogue
     from simulator.run.pipeline import run
     from simulator.scenario.model import Scenario
 
     with tempfile.TemporaryDirectory() as folder:
-        run(Scenario.model_validate(SCENARIO), Path(folder))
-        log = EventLog.open(Path(folder) / "log")
-        sequences = log.sequences("history")
-    return sequences, Catalogue(log.metadata.n_users, log.metadata.n_items)
+        where = Workspace(Path(folder))
+        run(Scenario.model_validate(SCENARIO), where.root)
+        sequences = EventLog.open(where.log).sequences("history")
+        return sequences, load_catalogue(where.models / "catalogue.npz")
 
 
 def measure(
     policy: Policy, sequences: Sequences, catalogue: Catalogue, k: int = 10, candidates: int = 60
 ) -> Measured:
     """Fit on all but each user's last click and what follows it; rank everything for that click."""
-    training, users, target = _leave_last_click(sequences)
+    training, users, last = _leave_last_click(sequences)
+    target = sequences.items[last]
     began = time.process_time()
     policy.fit(training, catalogue, Fitting(seed=1))
     fitted = time.process_time() - began
-    requests = training.last(128).rows(users)
+    asked = policy.asked_context()
+    requests = training.last(128, asked).rows(users)
+    requests = requests.with_context(requests.context() | sequences.context_at(last, asked))
     policy.recall(requests.rows(slice(0, 64)), candidates, 1)
     ranked = np.zeros((len(users), candidates), dtype=np.int64)
     began = time.process_time()
@@ -113,8 +117,8 @@ def measure(
 
 
 def _leave_last_click(sequences: Sequences) -> tuple[Sequences, Any, Any]:
-    """The log before each user's last click, and that click where the user had not clicked the item
-    before.
+    """The log before each user's last click, the users who had not seen that item before, and the
+    row of their last click in the whole log.
     """
     place = np.arange(len(sequences.items))
     row = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
@@ -126,7 +130,7 @@ def _leave_last_click(sequences: Sequences) -> tuple[Sequences, Any, Any]:
     users = np.flatnonzero(
         (target > 0) & ~(seen == target[:, None]).any(axis=1) & (seen > 0).any(axis=1)
     )
-    return training, users, target[users]
+    return training, users, last[users]
 
 
 def page(progress: Callable[[str], None] = lambda name: None) -> str:
