@@ -220,6 +220,37 @@ def test_arms_of_a_split_test_share_their_creators_where_the_catalogue_is_pooled
     assert same == (catalogue == "pooled")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"design": {"kind": "interleave"}},
+        {"design": {"kind": "switchback"}, "days": 4},
+        {
+            "fits": {"number": 2, "design": "crossed"},
+            "arms": {
+                "random": {"policy": "random"},
+                "learned": {"policy": "bpr", "params": {"training": {"epochs": 1}}},
+            },
+        },
+        {"fits": 2, "items": {**LIVING["items"], "catalogue": "pooled"}},
+    ],
+    ids=["interleave", "switchback", "crossed", "divided"],
+)
+def test_every_design_shows_what_is_there(tmp_path: Path, changes: dict[str, Any]) -> None:
+    one = scenario(**changes)
+    simulate(one, tmp_path / "run")
+    log = EventLog.open(tmp_path / "run" / "log")
+    uploaded = ItemFacts.of_log(log).uploaded
+    assert uploaded is not None
+    rows = log.table.to_pandas()
+    age = np.floor(rows.t / DAY) - np.floor(uploaded[rows.item] / DAY)
+    assert (rows.t >= uploaded[rows.item]).all()
+    assert age.max() < 9
+    kept = load_arrays(tmp_path / "run" / "models" / "catalogues.npz")
+    for arm in one.arms:
+        assert kept[f"record.{arm}"].shape[1] == 4 + one.days + 1
+
+
 def test_a_nightly_refit_is_told_of_what_came(tmp_path: Path) -> None:
     serving = {**LIVING["serving"], "refit": "daily"}
     arms = {
@@ -264,6 +295,28 @@ def test_bad_sections_are_named(tmp_path: Path, changes: dict[str, Any], words: 
         Scenario.load(file)
     assert all(word in str(error.value) for word in words)
     assert "bad.yaml:" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["replay", "RUN", "--policy", "popularity"],
+        ["pooled", "RUN"],
+        ["fidelity", "RUN/scenario.yaml"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_asks_policies_about_logged_requests_is_refused(
+    lived: Path, tmp_path: Path, command: list[str]
+) -> None:
+    from click.testing import CliRunner
+
+    from simulator.cli import main
+
+    args = [word.replace("RUN", str(lived)) for word in command]
+    result = CliRunner().invoke(main, [*args, "--out", str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "its catalogue lives (`items`)" in result.output
 
 
 # What a policy is told.

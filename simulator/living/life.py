@@ -92,7 +92,7 @@ class Uploads:
         uploaded = -self.release / DAY
         return replace(base, items={**base.items, "uploaded": uploaded})
 
-    def known(self, base: Catalogue, known: BoolArray, removed: BoolArray) -> Catalogue:
+    def told(self, base: Catalogue, known: BoolArray, removed: BoolArray) -> Catalogue:
         """The catalogue of those who know of the items `known` `[n_items + 1]` alone: the others
         have the columns of padding.
 
@@ -178,7 +178,7 @@ class LivingCatalogue:
             base: the whole catalogue.
             t: ms, within the day.
         """
-        return uploads.known(base, self.known(uploads, t), self.removed)
+        return uploads.told(base, self.known(uploads, t), self.removed)
 
     def after(self, uploads: Uploads, shown: IntArray, clicked: IntArray) -> LivingCatalogue:
         """The catalogue on the next day.

@@ -33,6 +33,7 @@ from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, Repl
 from simulator.offpolicy.rollout import Rollout
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import Ordering, orderings
+from simulator.offpolicy.settings import hold_still
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Arm
@@ -176,6 +177,7 @@ def widened(scenario: Scenario, policies: int = POLICIES) -> Scenario:
     Raises:
         ReplayError: fewer than FEWEST asked for, or more than there are.
     """
+    hold_still(scenario.name, scenario.resolved())
     if policies < FEWEST:
         raise ReplayError(
             f"--policies must be at least {FEWEST}: a rank correlation over fewer says nothing; got"

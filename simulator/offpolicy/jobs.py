@@ -28,6 +28,7 @@ from simulator.offpolicy.item_clusters import clusters_by_vectors, clusters_of
 from simulator.offpolicy.logging_policy import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream, Uniform
+from simulator.offpolicy.settings import hold_still
 from simulator.offpolicy.target import FittedTargets, PolicyTargets, Targets, alone, apart
 from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, delta
 from simulator.scenario.model import Scenario
@@ -244,6 +245,7 @@ def replay_log(
         raise ReplayError(
             "no policy to evaluate: give --policy NAME at least once (`abtest policies list`)"
         )
+    hold_still(title, log.metadata.scenario)
     labels = [one.label for one in wanted]
     twice = next((label for i, label in enumerate(labels) if label in labels[:i]), None)
     if twice is not None:

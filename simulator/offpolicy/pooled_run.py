@@ -25,7 +25,7 @@ from simulator.offpolicy.pooled import (
     pooled_lift,
 )
 from simulator.offpolicy.rounds import Stream
-from simulator.offpolicy.settings import ReplayError
+from simulator.offpolicy.settings import ReplayError, hold_still
 from simulator.offpolicy.target import PolicyTargets
 from simulator.page import saved
 from simulator.page.blocks import (
@@ -103,6 +103,7 @@ def pooled(
             " with scenario.yaml and models/"
         )
     scenario = Scenario.load(root / "scenario.yaml")
+    hold_still(str(root), scenario.resolved())
     job = Job(
         str(root.resolve()), str(root.resolve()), json.dumps(scenario.resolved(), sort_keys=True)
     )

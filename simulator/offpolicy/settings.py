@@ -72,6 +72,25 @@ class ReplayError(ValueError):
     """A replay that cannot be made; the message says what, the rule, the value and what to do."""
 
 
+def hold_still(whose: str, scenario: Mapping[str, object]) -> None:
+    """Refuse what has a catalogue that lives: which items a policy could have recalled for a
+    request is in no log.
+
+    Args:
+        whose: for the message.
+        scenario: resolved; that of a log may be empty.
+
+    Raises:
+        ReplayError: it has `items`.
+    """
+    if scenario.get("items") is not None:
+        raise ReplayError(
+            f"{whose}: its catalogue lives (`items`), and what was there to be recalled at each"
+            " request is not logged; compare its arms by `abtest report`, or leave `items` out of"
+            " the scenario"
+        )
+
+
 @dataclass(frozen=True)
 class ReplaySettings:
     """How a replay is made; none of it changes what is estimated.

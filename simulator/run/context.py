@@ -178,7 +178,7 @@ class Context:
             assert life is not None
             known |= life.known(self.uploads, day * DAY)
             removed &= life.removed
-        return self.uploads.known(self.catalogue, known, removed)
+        return self.uploads.told(self.catalogue, known, removed)
 
     def admitting(self, desk: Serves, life: LivingCatalogue, t: int) -> Serves:
         """A desk that is told of the catalogue as it is from `t` (ms) on."""
