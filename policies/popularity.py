@@ -23,7 +23,7 @@ from policies.base import (
 from policies.elementary import exp2s
 from policies.retrieval import top_k, top_k_of
 from policies.time import DAY
-from policies.withheld import recall_withholding, withholding
+from policies.withheld import authors_others, recall_withholding, withholding
 
 
 @dataclass
@@ -157,16 +157,12 @@ class Popularity(Policy):
         """Recall available items only; one that nobody was shown yet counts as its author's others
         do on the mean.
         """
-        counts, author = self.counts_.copy(), catalogue.items.get("author")
-        if author is not None and len(new):
-            groups = np.unique(author, return_inverse=True)[1]
-            is_old = np.ones(len(counts), dtype=np.float64)
-            is_old[[0, *new]] = 0.0
-            if "uploaded" in catalogue.items:
-                is_old[np.isnan(catalogue.items["uploaded"])] = 0.0
-            number = np.bincount(groups, is_old)
-            total = np.bincount(groups, np.where(is_old, counts, 0.0))
-            counts[new] = (total / np.maximum(number, 1.0))[groups[new]]
+        counts, others = self.counts_.copy(), authors_others(catalogue, new)
+        if others is not None:
+            groups, old = others
+            number = np.bincount(groups[old], minlength=groups.max() + 1)
+            total = np.bincount(groups[old], counts[old], minlength=groups.max() + 1)
+            counts[new] = (total / np.maximum(number, 1))[groups[new]]
         counts[catalogue.withheld] = -np.inf
         self.present_ = counts
         return self

@@ -15,6 +15,7 @@ from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, In
 from policies.elementary import powers
 from policies.jit import njit
 from policies.scored import Scored
+from policies.withheld import authors_others
 
 PARTS = ("data", "indices", "indptr")
 """The arrays of a sparse matrix, in the order in which scipy takes them."""
@@ -93,15 +94,11 @@ class Transitions(Scored):
         from scipy import sparse
 
         super().admit(catalogue, new, t)
-        author = catalogue.items.get("author")
         self.alike_: tuple[IntArray, Any] | None = None
-        if author is None or not len(new):
+        others = authors_others(catalogue, new)
+        if others is None:
             return self
-        is_old = np.ones(catalogue.n_items + 1, dtype=bool)
-        is_old[[0, *new]] = False
-        if "uploaded" in catalogue.items:
-            is_old &= ~np.isnan(catalogue.items["uploaded"])
-        old, groups = np.flatnonzero(is_old), np.unique(author, return_inverse=True)[1]
+        groups, old = others
         number = np.bincount(groups[old], minlength=groups.max() + 1)
         share = (1.0 / np.maximum(number, 1)).astype(np.float32)
         size = (catalogue.n_items + 1, groups.max() + 1)

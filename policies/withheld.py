@@ -1,5 +1,5 @@
-"""Items that may not be recalled by anybody: as part of what a request has seen, for policies that
-are not told of them in another way.
+"""What policies share in a catalogue that lives: items that may not be recalled by anybody, as part
+of what a request has seen; and what speaks for an item that nobody was shown yet.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.base import Histories, IntArray, Slates
+from policies.base import Catalogue, Histories, IntArray, Slates
 
 WIDEST = 1 << 22
 """Entries of `seen` that are made at a time, where withheld items are put into it."""
@@ -34,6 +34,22 @@ def recall_withholding(
     starts = range(0, max(len(histories), 1), size)
     pieces = (histories.rows(slice(start, start + size)) for start in starts)
     return joined([recall(withholding(piece, withheld)) for piece in pieces])
+
+
+def authors_others(catalogue: Catalogue, new: IntArray) -> tuple[IntArray, IntArray] | None:
+    """What speaks for a new item is what speaks for its author's others: the author of each item
+    `[n_items + 1]` as 0, 1, ..., and the items `[m]` that were there before `new` (ascending ids);
+    None where nothing is new, or nobody says who made it.
+    """
+    author = catalogue.items.get("author")
+    if author is None or not len(new):
+        return None
+    is_old = np.ones(catalogue.n_items + 1, dtype=np.bool_)
+    is_old[[0, *new]] = False
+    if "uploaded" in catalogue.items:
+        is_old &= ~np.isnan(catalogue.items["uploaded"])
+    groups = np.unique(author, return_inverse=True)[1].astype(np.int64)
+    return groups, np.flatnonzero(is_old)
 
 
 def joined(parts: Sequence[Slates]) -> Slates:
