@@ -6,23 +6,27 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from policies.registry import PolicyError
+from policies.base import Progress
 from policies.staging import staging_of
 from simulator.cli import main
 from simulator.datasets import read
+from simulator.engine import tape
 from simulator.log.files import load_arrays, read_json, save_arrays, staged, write_text
 from simulator.log.ledger import FileError, Ledger, Piece, commit
 from simulator.log.workspace import RunError, Workspace
+from simulator.run.tasks import Merge
 from simulator.scenario.parts import Data
 from tests.worlds import run_again, run_stoppable
 
@@ -354,10 +358,7 @@ def test_a_fit_that_is_damaged_while_the_run_uses_it_is_named(
         os.truncate(one(out, "models/stops-*/state.npz"), 30)
 
     monkeypatch.setattr(Ledger, "check", then_damaged)
-    with pytest.raises(
-        PolicyError,
-        match=r"policy .mine.py:Stops.: loading the fit in .*models/stops-\w+ raised BadZipFile",
-    ):
+    with pytest.raises(FileError, match=r"models/stops-\w+/state\.npz is cut: it has 30 of"):
         run_again(tmp_path)
 
 
@@ -401,3 +402,152 @@ def test_rows_are_listed(whole_run):
             if name.startswith("log/") and name.endswith(f"-{arm}.parquet")
         ]
         assert sum(tapes.values()) == part.rows
+
+
+# --- while the log is written
+
+
+def _doubled(out: Path) -> None:
+    shutil.copy(one(out, "work/a/users-0-20/day-0.npz"), out / "work/a/users-0-20/day-1.npz")
+
+
+def _stale_tape(out: Path) -> None:
+    """The tape of day 1 is written twice, and what lies there is the first."""
+    file = out / "work/a/users-20-40/day-1.npz"
+    old = file.read_bytes()
+    tape = load_arrays(file)
+    save_arrays(file, {**tape, "item": tape["item"][::-1]}, len(tape["item"]))
+    file.write_bytes(old)
+
+
+def _unlisted(out: Path) -> None:
+    ledger = out / "pieces.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    ledger.write_text("".join(line for line in lines if "work/a/users-0-20/day-1" not in line))
+
+
+def _stale_snapshot(out: Path) -> None:
+    file = out / "work/a/users-0-20/snapshot.npz"
+    save_arrays(file, {**load_arrays(file), "now": np.array(86_400_000)})
+
+
+TAPES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "dropped": (
+        lambda out: one(out, "work/a/users-0-20/day-1.npz").unlink(),
+        r"work/a/users-0-20/day-1\.npz is missing",
+    ),
+    "doubled": (_doubled, r"work/a/users-0-20/day-1\.npz (has changed|is cut)"),
+    "cut": (
+        lambda out: os.truncate(one(out, "work/a/users-0-20/day-1.npz"), 99),
+        r"work/a/users-0-20/day-1\.npz is cut: it has 99 of",
+    ),
+    "stale": (_stale_tape, r"work/a/users-20-40/day-1\.npz is stale: an earlier version"),
+    "swapped": (_swapped, r"users-0-20/day-0\.npz (has changed|is cut)[\s\S]*users-20-40/day-0"),
+    "not listed": (_unlisted, r"work/a/users-0-20/day-1\.npz is not of this run"),
+    "a day less": (_stale_snapshot, r"users-0-20: the days of users 0 to 19 are no longer whole"),
+}
+
+
+@pytest.mark.parametrize("damage", TAPES)
+def test_a_piece_that_is_damaged_before_the_log_is_written_is_named(damage, tmp_path, monkeypatch):
+    change, message = TAPES[damage]
+    if damage == "swapped":
+        message = message.split("[", 1)[0]
+    write = Merge.__call__
+
+    def damaged(task: Merge, progress: Progress) -> dict[str, float]:
+        if task.arm == "a":
+            change(tmp_path / "out")
+        return write(task, progress)
+
+    monkeypatch.setattr(Merge, "__call__", damaged)
+    with pytest.raises(FileError, match=message):
+        run_stoppable(tmp_path, None)
+    out = tmp_path / "out"
+    assert not Workspace(out).finished
+    assert not list(out.glob("log/*-a.parquet"))
+    monkeypatch.undo()
+    if damage != "a day less":
+        done = CliRunner().invoke(
+            main, ["run", str(tmp_path / "scenario.yaml"), "--out", str(out), "--resume", "--quiet"]
+        )
+        assert done.exit_code == 2
+        assert re.search(message, done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("change", ["dropped", "doubled"])
+def test_rows_that_are_lost_or_doubled_on_the_way_into_the_log_are_named(
+    change, tmp_path, monkeypatch
+):
+    tables = tape.tables
+
+    def changed(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        first, *others = tables(*args, **kwargs)
+        yield from [first[:-1], *others] if change == "dropped" else [first, *others, first[:1]]
+
+    monkeypatch.setattr(tape, "tables", changed)
+    with pytest.raises(FileError, match=r"users 0 to 19: [\d,]+ rows were written of [\d,]+"):
+        run_stoppable(tmp_path, None)
+
+
+# --- whoever reads a finished run
+
+
+def _stale_part(out: Path) -> None:
+    """The log part of an arm is written twice, and what lies there is the first."""
+    file = out / "log/01-a.parquet"
+    old = file.read_bytes()
+    with staged(file) as staging:
+        staging.write_bytes(old + b" ")
+    file.write_bytes(old)
+
+
+PARTS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "dropped": (lambda out: (out / "log/01-a.parquet").unlink(), r"01-a\.parquet is missing"),
+    "doubled": (
+        lambda out: shutil.copy(out / "log/01-a.parquet", out / "log/02-z.parquet"),
+        r"02-z\.parquet (has changed|is cut)",
+    ),
+    "cut": (
+        lambda out: os.truncate(out / "log/01-a.parquet", 2000),
+        r"01-a\.parquet is cut: it has 2,000 of",
+    ),
+    "stale": (_stale_part, r"01-a\.parquet is stale: an earlier version"),
+    "added": (
+        lambda out: shutil.copy(out / "log/01-a.parquet", out / "log/03-a.parquet"),
+        r"03-a\.parquet is not of this run",
+    ),
+}
+
+READERS: dict[str, Callable[[Path], list[str]]] = {
+    "report": lambda out: ["report", str(out), "--quiet"],
+    "report of the log": lambda out: ["report", str(out / "log"), "--out", str(out.parent / "r")],
+    "audit": lambda out: ["audit", str(out)],
+    "compare": lambda out: ["compare", str(out), str(out.parent / "other")],
+    "sensitivity": lambda out: ["sensitivity", str(out), str(out.parent / "other")],
+    "prior": lambda out: ["prior", str(out)],
+    "replay": lambda out: ["replay", str(out), "--policy", "popularity"],
+    "power": lambda out: ["power", str(out), "--lift", "0.05"],
+    "pooled": lambda out: ["pooled", str(out)],
+    "resume": lambda out: [
+        *["run", str(out.parent / "scenario.yaml"), "--out", str(out), "--resume", "--quiet"]
+    ],
+}
+
+
+@pytest.mark.parametrize("damage", PARTS)
+@pytest.mark.parametrize(
+    ("reader", "reported"),
+    [*((reader, reader == "prior") for reader in READERS), ("compare", True)],
+)
+def test_no_command_reads_a_damaged_run(damage, reader, reported, whole_run, tmp_path):
+    change, message = PARTS[damage]
+    out = copy(whole_run.parent, tmp_path)
+    shutil.copytree(out, tmp_path / "other")
+    if reported:
+        done = CliRunner().invoke(main, ["report", str(out), "--quiet"])
+        assert done.exit_code == 0, done.output
+    change(out)
+    done = CliRunner().invoke(main, READERS[reader](out))
+    assert done.exit_code == 2, done.output
+    assert re.search(message, done.stderr), done.stderr

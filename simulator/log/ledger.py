@@ -25,8 +25,9 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,6 +47,9 @@ nothing of runs.
 """
 
 REMEDY = "Put back a whole copy of it, or run again into another folder (--out)"
+
+STRANGE = "is not of this run: nothing there has written it"
+"""What is wrong with a file that is not listed."""
 
 
 class FileError(ValueError):
@@ -165,13 +169,7 @@ class Ledger:
         """
         faults = list(self._faults((within or self.root).absolute()))
         if faults:
-            shown = "\n  ".join(
-                faults[:20] + ([f"and {len(faults) - 20} more"] if len(faults) > 20 else [])
-            )
-            raise FileError(
-                f"{self.root}: pieces of this run are not as {LEDGER} lists them:\n "
-                f" {shown}\n{REMEDY}"
-            )
+            raise self._error(faults)
 
     def check_one(self, path: Path) -> None:
         """Hold one file to the ledger, if it is listed.
@@ -183,6 +181,30 @@ class Ledger:
         fault = None if piece is None else _fault(path, piece, ())
         if fault is not None:
             raise FileError(f"{path} {fault}. {REMEDY}")
+
+    def hold(self, paths: Iterable[Path]) -> None:
+        """Hold files and folders to the ledger before they are used: something is listed of each,
+        and what is listed is unchanged.
+
+        Raises:
+            FileError: what is missing, changed, cut, an earlier version, or not of this run; every
+                such file is named.
+        """
+        listed, earlier = self._versions()
+        root, faults = self.root.absolute(), []
+        for path in paths:
+            wanted = path.absolute().relative_to(root).as_posix()
+            names = [wanted] if wanted in listed else []
+            if not names:
+                names = [name for name in listed if name.startswith(f"{wanted}/")]
+            if not names:
+                faults.append(f"{wanted} {STRANGE}")
+            for name in names:
+                fault = _fault(root / name, listed[name], earlier.get(name, ()))
+                if fault is not None:
+                    faults.append(f"{name} {fault}")
+        if faults:
+            raise self._error(faults)
 
     def flush(self) -> None:
         """Force every piece outside of `work`, and the ledger, to the disk."""
@@ -198,29 +220,31 @@ class Ledger:
                 " cannot be verified. It was removed, or the run is of an abtest that had none:"
                 " run again into another folder (--out)"
             )
-        text = self.file.read_bytes()
-        # A death may have cut the last line: its piece then has no name yet.
-        whole = text[: text.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                entry: dict[str, Any] = json.loads(line)
-                check = entry.pop("line")
-                if check != _check_of(entry):
-                    raise ValueError("the line is not as it was written")
-                yield entry["piece"], Piece(entry["digest"], entry["bytes"], entry["rows"])
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise FileError(
-                    f"{self.file}:{number}: damaged ({error}): the run cannot be verified. {REMEDY}"
-                ) from error
+        state = self.file.stat()
+        yield from _read(self.file, (state.st_ino, state.st_mtime_ns, state.st_size))
 
-    def _faults(self, within: Path) -> Iterator[str]:
-        """What is wrong with the pieces at or below `within`, one sentence each."""
+    def _versions(self) -> tuple[dict[str, Piece], dict[str, list[str]]]:
+        """The last line of every piece, and the digests in its earlier ones."""
         listed: dict[str, Piece] = {}
         earlier: dict[str, list[str]] = {}
         for name, piece in self._lines():
             if name in listed:
                 earlier.setdefault(name, []).append(listed[name].digest)
             listed[name] = piece
+        return listed, earlier
+
+    def _error(self, faults: list[str]) -> FileError:
+        """What is wrong with pieces, of which the first 20 are told."""
+        shown = faults[:20]
+        if len(faults) > 20:
+            shown.append(f"and {len(faults) - 20} more")
+        told = "\n  ".join(shown)
+        rule = f"pieces of this run are not as {LEDGER} lists them"
+        return FileError(f"{self.root}: {rule}:\n  {told}\n{REMEDY}")
+
+    def _faults(self, within: Path) -> Iterator[str]:
+        """What is wrong with the pieces at or below `within`, one sentence each."""
+        listed, earlier = self._versions()
         root = self.root.absolute()
         finished = (root / CLAIM).is_file()
         folders = ("log", "models") if finished else ("log", "models", "work")
@@ -241,7 +265,7 @@ class Ledger:
             name = file.relative_to(root).as_posix()
             own = SELF_SEALED in file.parts or file.is_dir()
             if not own and name not in listed and file.is_relative_to(within):
-                yield f"{name} is not of this run: nothing there has written it"
+                yield f"{name} {STRANGE}"
 
 
 def commit(staging: Path, path: Path, rows: int | None = None) -> None:
@@ -266,6 +290,32 @@ def commit(staging: Path, path: Path, rows: int | None = None) -> None:
     except OSError:
         staging.unlink(missing_ok=True)
         raise
+
+
+@lru_cache(maxsize=1)
+def _read(file: Path, version: tuple[int, int, int]) -> tuple[tuple[str, Piece], ...]:
+    """The lines of the ledger in `file`. It is read again where its `version` (inode, time of the
+    last change, size) is another one: a run of many shards asks once for each.
+
+    Raises:
+        FileError: a line is damaged.
+    """
+    text = file.read_bytes()
+    # A death may have cut the last line: its piece then has no name yet.
+    whole = text[: text.rfind(b"\n") + 1]
+    lines = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            entry: dict[str, Any] = json.loads(line)
+            check = entry.pop("line")
+            if check != _check_of(entry):
+                raise ValueError("the line is not as it was written")
+            lines.append((entry["piece"], Piece(entry["digest"], entry["bytes"], entry["rows"])))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise FileError(
+                f"{file}:{number}: damaged ({error}): the run cannot be verified. {REMEDY}"
+            ) from error
+    return tuple(lines)
 
 
 def _fault(path: Path, piece: Piece, earlier: list[str] | tuple[str, ...]) -> str | None:

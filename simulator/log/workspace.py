@@ -371,15 +371,25 @@ def sound_log(source: Path) -> EventLog:
         FileError: a piece of the run is missing, changed or strange.
         LogError: no log, or one that breaks a rule.
     """
+    hold_to_ledger(source)
+    log = EventLog.open(source / "log" if (source / "log").is_dir() else source)
+    log.validate()
+    return log
+
+
+def hold_to_ledger(source: Path) -> None:
+    """Hold a run's folder, or what lies in one, to the run's ledger; nothing outside of runs.
+
+    Raises:
+        RunError: the run there is not finished.
+        FileError: a piece of it is missing, changed or strange.
+    """
     if (source / "work" / CLAIM).is_file() and not (source / CLAIM).is_file():
         go_on = f"`abtest run SCENARIO --out {source} --resume` continues it"
         raise RunError(f"{source} holds a run that is not finished: {go_on}")
     ledger = Ledger(source) if (source / CLAIM).is_file() else Ledger.around(source)
     if ledger is not None:
         ledger.check(source)
-    log = EventLog.open(source / "log" if (source / "log").is_dir() else source)
-    log.validate()
-    return log
 
 
 def _changes(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[str]:

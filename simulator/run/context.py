@@ -32,7 +32,7 @@ from simulator.engine import tape
 from simulator.engine.lives import Release
 from simulator.living.life import LivingCatalogue, Uploads
 from simulator.log.eventlog import EventLog
-from simulator.log.files import load_arrays, reading
+from simulator.log.files import FileError, load_arrays, reading
 from simulator.log.kinds import FEEDBACK
 from simulator.log.metadata import FIT, FITTED_ONCE, HISTORY, Metadata, Propensity, arm_names
 from simulator.log.schema import TAB, schema
@@ -256,20 +256,29 @@ class Context:
     def tapes(
         self, lane: Lane, first: int, last: int, *, until: int, only: frozenset[int] | None = None
     ) -> list[dict[str, Any]]:
-        """The finished days before `until` of one shard of a lane, in the order of time.
+        """The days before `until` of one shard of a lane, in the order of time, each held to the
+        run's ledger.
+
+        Args:
+            lane: of the A/B, or the history.
+            first, last: of the shard.
+            until: a day.
+            only: these days of it; None: all.
 
         Raises:
-            FileError: the tape of a day that the shard has finished is missing or damaged.
+            FileError: the shard has not lived so long, or the tape of a day is missing, cut, an
+                earlier version, that of another day or shard, or not listed.
         """
         lane = self.as_lived(lane)
-        begin = -self.scenario.data.history_days if lane.name == HISTORY else 0
-        end = min(until, self.reached(lane, first, last) // DAY)
         folder = self.workspace.shard(lane, first, last)
-        return [
-            load_arrays(folder / f"day-{day}.npz")
-            for day in range(begin, end)
-            if only is None or day in only
-        ]
+        if self.reached(lane, first, last) < until * DAY:
+            rule = f"the days of users {first} to {last - 1} are no longer whole there"
+            raise FileError(f"{folder}: {rule}: use --resume")
+        begin = -self.scenario.data.history_days if lane.name == HISTORY else 0
+        days = [day for day in range(begin, until) if only is None or day in only]
+        files = [folder / f"day-{day}.npz" for day in days]
+        self.workspace.ledger.hold(files)
+        return [load_arrays(file) for file in files]
 
     def reached(self, lane: Lane, first: int, last: int) -> int:
         """The time (ms) up to which a shard is finished, as its snapshot says; far in the past
@@ -532,10 +541,21 @@ class Context:
         """A policy with one of its fits loaded; yardsticks get their world."""
         policy = self.policy(spec)
         calls = Calls(policy, spec.policy)
-        calls.load(self.workspace.models / self.fit_name(policy, fit, learned))
+        self.load_fit(calls, fit, learned)
         if isinstance(policy, WorldBound):
             calls.bind(users)
         return policy
+
+    def load_fit(self, calls: Calls, fit: int | None, learned: RefitDays | None = None) -> None:
+        """Load a fit into a policy; its files are held to the run's ledger.
+
+        Raises:
+            FileError: a file of it is missing, changed or not listed.
+            CallError: the policy cannot load it.
+        """
+        folder = self.workspace.models / self.fit_name(calls.policy, fit, learned)
+        self.workspace.ledger.hold([folder])
+        calls.load(folder)
 
     def learned(self, arm: str, fit: int | None, day: int) -> RefitDays | None:
         """What the policy of an arm has learned from by the beginning of a day besides the history;

@@ -194,7 +194,7 @@ class Find(OfRun):
         policy = run.policy(self.spec)
         calls = Calls(policy, self.spec.policy)
         if self.arm:
-            calls.load(run.workspace.models / run.fit_name(policy, self.fit))
+            run.load_fit(calls, self.fit)
         else:
             seed = run.training_seed(policy, None)
             calls.fit(run.sequences, run.catalogue_of(None), Fitting(seed))

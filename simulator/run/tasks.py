@@ -8,7 +8,7 @@ whole. Nothing is returned but figures.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -39,6 +39,7 @@ from simulator.log.files import (
     save_arrays,
     writing,
 )
+from simulator.log.ledger import REMEDY
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import FILE, as_text, keep, kept, of_warnings
 from simulator.log.schema import schema
@@ -329,7 +330,7 @@ class Fit(OfRun):
     def _update(self, run: Context, calls: Calls, log: Sequences, learned: RefitDays) -> None:
         day = learned.day - 1
         before = replace(learned, day=day) if day else None
-        calls.load(run.workspace.models / run.fit_name(calls.policy, self.fit, before))
+        run.load_fit(calls, self.fit, before)
         serving = run.scenario.serving
         seen = serving.seen or serving.history
         for histories, slates, clicked in blocks(
@@ -551,6 +552,27 @@ def _restore(state: Mapping[str, npt.NDArray[Any]], users: Users) -> ShardLives:
     return lives
 
 
+def _hold_to_total(
+    arm: str,
+    shard: tuple[int, int],
+    written: int,
+    days: Sequence[Mapping[str, Any]],
+    team: int | None,
+) -> None:
+    """Every impression of a shard's tapes has become a row of its arm, once.
+
+    Raises:
+        FileError: it has not.
+    """
+    expected = sum(
+        len(day["item"]) if team is None else int((day["team"] == team).sum()) for day in days
+    )
+    if written != expected:
+        first, last = shard
+        rule = f"{written:,} rows were written of {expected:,} impressions on its tapes"
+        raise FileError(f"the log of {arm!r}, users {first} to {last - 1}: {rule}. {REMEDY}")
+
+
 @dataclass(frozen=True)
 class Settle(OfRun):
     """Let a catalogue that lives come to the end of a day that all users of its lanes have lived:
@@ -644,7 +666,7 @@ class Merge(OfRun):
             return {"seconds": 0.0}
         rows = ArmRows(HISTORY) if self.arm == HISTORY else run.design.rows_of(self.arm)
         lanes = [Lane(HISTORY)] if self.arm == HISTORY else run.lanes_called(rows.lane)
-        end = 0 if self.arm == HISTORY else scenario.days * DAY
+        until = 0 if self.arm == HISTORY else scenario.days
         # In KEY order: users who live with one fit each are one part, users with several lives one
         # for each fit.
         parts = [[lane] for lane in lanes] if scenario.fits.crossed else [lanes]
@@ -654,20 +676,16 @@ class Merge(OfRun):
                 for first, last in run.shards:
                     days: list[dict[str, Any]] = []
                     for lane in part:
-                        if run.reached(lane, first, last) < end:
-                            place = run.workspace.shard(run.as_lived(lane), first, last)
-                            raise FileError(
-                                f"{place}: the days of users {first} to {last - 1} are no longer"
-                                " whole there: use --resume"
-                            )
-                        days += run.tapes(lane, first, last, until=scenario.days, only=rows.days)
+                        days += run.tapes(lane, first, last, until=until, only=rows.days)
                     if days:
                         fit = run.fit_of(self.arm, part)
-                        columns = run.columns
+                        columns, written = run.columns, 0
                         for table in tape.tables(
                             days, index, run.duration, columns, rows.team, fit
                         ):
                             writer.add(table)
+                            written += table.num_rows
+                        _hold_to_total(self.arm, (first, last), written, days, rows.team)
                     done += 1
                     progress(f"write {self.arm}", done, pieces, {})
         return {"seconds": time.process_time() - start}
