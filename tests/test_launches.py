@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from scipy.stats import multivariate_normal
+from scipy.stats import linregress, multivariate_normal, t
 
 from simulator.cli import main
 from simulator.log.eventlog import EventLog
@@ -22,6 +22,9 @@ from tests.worlds import tiny_scenario, write_scenario
 
 NOISE = 0.01
 
+WIDE = 30.0
+"""Standard deviation of a normal prior that is as good as flat."""
+
 
 def drawn(
     rng: np.random.Generator, n: int, slope: float, spread: float
@@ -33,6 +36,12 @@ def drawn(
     measured = real + NOISE * rng.standard_normal(n + 1)
     tests = [Launch(str(i), measured[i], NOISE, seen[i], NOISE) for i in range(n)]
     return tests, float(seen[n]), float(real[n])
+
+
+def launched(real: np.ndarray, simulated: np.ndarray) -> list[Launch]:
+    """Launches with measured lifts, whose noise is NOISE."""
+    pairs = zip(real, simulated, strict=True)
+    return [Launch("", float(r), NOISE, float(m), NOISE) for r, m in pairs]
 
 
 def held(launches: list[Launch]) -> Relation:
@@ -49,7 +58,6 @@ def forecast(launches: list[Launch], simulated: float) -> Forecast:
 def test_weights_are_those_of_the_whole_normal_law_of_all_lifts():
     launches, _, _ = drawn(np.random.default_rng(1), 6, 0.7, 0.01)
     one = Calibrator(launches)
-    s_real, s_simulated = one._s_real, one._s_simulated
     z = np.array([[launch.simulated, launch.real] for launch in launches]).ravel()
 
     def log_weight(at: int) -> float:
@@ -57,10 +65,11 @@ def test_weights_are_those_of_the_whole_normal_law_of_all_lifts():
         block = np.array([[omega**2, b * omega**2], [b * omega**2, (b * omega) ** 2 + tau**2]])
         block += NOISE**2 * np.eye(2)
         means = np.tile([[1.0, 0.0], [b, 1.0]], (6, 1))
-        prior = np.diag([(5 * s_simulated) ** 2, s_real**2])
+        prior = WIDE**2 * np.eye(2)
         law = multivariate_normal(np.zeros(12), np.kron(np.eye(6), block) + means @ prior @ means.T)
-        spreads = (tau / s_real) ** 2 + (omega / s_simulated) ** 2
-        return float(law.logpdf(z)) - 0.5 * (b - 1) ** 2 - spreads / (2 * 1.5**2)
+        slope = 0.5 * ((b - 1) / one._b_prior) ** 2
+        spreads = [0.5 * np.log(6 / (NOISE**2 + spread**2)) for spread in (tau, omega)]
+        return float(law.logpdf(z)) - slope + sum(spreads)
 
     # In the second grid nodes lie evenly, so that inner ones stand for the same share.
     shape = (len(module.SLOPES), len(module.SPREADS), len(module.SPREADS))
@@ -93,16 +102,35 @@ def test_a_noisy_simulated_lift_is_shrunk_towards_the_mean_of_all():
     assert dull.high - dull.low > 2 * (sharp.high - sharp.low)
 
 
-@pytest.mark.parametrize(("slope", "spread"), [(1.0, 0.01), (0.5, 0.02), (0.0, 0.03)])
-def test_forecasts_hold_what_comes_as_often_as_they_say(slope, spread):
-    rng, n = np.random.default_rng(5), 200
+@pytest.mark.parametrize(
+    ("n_launches", "slope", "spread"),
+    [(5, 1.0, 0.01), (10, 1.0, 0.01), (10, 0.5, 0.02), (10, 0.0, 0.03), (30, 1.0, 0.01)],
+)
+def test_forecasts_hold_what_comes_as_often_as_they_say(n_launches, slope, spread):
+    # Draws differ from case to case, so that one that is far off is not far off in all.
+    rng, n = np.random.default_rng([7, n_launches, round(1000 * spread)]), 400
     inside = 0
     for _ in range(n):
-        launches, simulated, real = drawn(rng, 10, slope, spread)
+        launches, simulated, real = drawn(rng, n_launches, slope, spread)
         ahead = forecast(launches, simulated)
         inside += ahead.low <= real <= ahead.high
-    # 90 +- 4%, and three standard errors of a count of 200 beyond it would be 6.4.
+    # 90 +- 4%; the standard error of a share of 400 is 1.5%.
     assert abs(inside / n - 0.9) < 0.055
+
+
+def test_a_forecast_is_the_t_interval_of_a_regression_where_nothing_is_noisy():
+    rng, n, tiny = np.random.default_rng(3), 10, 1e-6
+    simulated = 0.03 * rng.standard_normal(n)
+    real = 0.5 * simulated + 0.02 * rng.standard_normal(n)
+    one = Calibrator([Launch("", real[i], tiny, simulated[i], tiny) for i in range(n)])
+    ahead = one.forecast(0.03, tiny)
+    line = linregress(simulated, real)
+    rest = real - line.intercept - line.slope * simulated
+    scale = np.sqrt((rest**2).sum() / (n - 2))
+    off = (0.03 - simulated.mean()) ** 2 / ((simulated - simulated.mean()) ** 2).sum()
+    reach = t.ppf(0.95, n - 2) * scale * np.sqrt(1 + 1 / n + off)
+    # The prior of the slope shrinks it a little, and the grid is not fine.
+    assert ahead.high - ahead.low == pytest.approx(2 * reach, rel=0.03)
 
 
 def test_a_wrong_simulator_is_called_wrong_and_a_right_one_is_not():
@@ -117,6 +145,26 @@ def test_a_wrong_simulator_is_called_wrong_and_a_right_one_is_not():
     assert turned == ["foretells the opposite"] * 10
     assert few.count("foretells") <= 4
     assert few.count("not known") >= 20
+
+
+def test_a_simulator_that_says_that_all_do_alike_is_wrong_where_real_lifts_differ():
+    rng = np.random.default_rng(8)
+    verdicts = []
+    for _ in range(40):
+        simulated, noise = NOISE * rng.standard_normal((2, 10))
+        real = 0.3 * rng.standard_normal(10) + noise
+        verdicts.append(held(launched(real, simulated)).verdict)
+    assert verdicts.count("wrong") >= 36
+    # Where real lifts do not differ beyond their noise either, nothing is known.
+    assert held(launched(*(NOISE * rng.standard_normal((2, 10))))).verdict == "not known"
+
+
+def test_a_right_simulator_is_called_wrong_at_most_once_in_twenty():
+    """The least that is right: it knows half of how real lifts vary."""
+    rng = np.random.default_rng(9)
+    verdicts = [held(drawn(rng, n, 1.0, 0.03)[0]).verdict for n in (8, 16, 30) * 100]
+    assert verdicts.count("wrong") <= 0.05 * 300
+    assert verdicts.count("foretells") >= 0.6 * 300
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ VERDICTS = {
     "foretells": "the simulator foretells real lifts of {metric}",
     "foretells the opposite": "the simulator foretells the opposite of real lifts of {metric}",
     "wrong": (
-        "the simulator is wrong about {metric}: real lifts are not shown to follow its own, and"
-        " that they follow one to one is excluded"
+        "the simulator is wrong about {metric}: that its lifts, as they are or shrunk, explain half"
+        " of how real ones vary is excluded"
     ),
     "not known": (
         "whether the simulator foretells real lifts of {metric} is not known: these launches are"
@@ -72,8 +72,8 @@ def answer(metric: MetricLaunches) -> str:
     return (
         f"{told[0].upper()}{told[1:]}. Of {n} launches {_share(relation.signs)} have"
         f" the same sign; for 1% in the simulator reality has {_times(relation.slope)}; rank"
-        f" correlation {_with(relation.rank)}; beyond what it knows, real lifts vary by"
-        f" {percent(relation.spread.value, 1, False)}."
+        f" correlation {_with(relation.rank)}. It explains {_share(relation.skill)} of how real"
+        f" lifts vary; beyond that they vary by {percent(relation.spread.value, 1, False)}."
     )
 
 

@@ -9,10 +9,16 @@ the hierarchical model of Gelman et al., Bayesian Data Analysis, 2013, chapter 5
 Given b, tau and omega everything is normal, and mu and a are integrated exactly; b, tau and omega
 by a grid. So nothing is drawn, and the same launches give the same bytes.
 
-Priors, in units of the spreads of the measured lifts (s_R, s_M): b is normal around 1 with standard
-deviation 1 (the simulator may be right, know nothing, or exaggerate); tau and omega are half-normal
-with 1.5 s_R and 1.5 s_M; a is normal with s_R around 0 (an arm that is its control has no lift
-anywhere), mu with 5 s_M.
+Priors: mu and a are flat. A spread x, tau or omega, has the density sqrt(sum_i 1 / (s_i^2 + x^2)),
+with the noise s_i of the lifts that it is beneath: flat where noise hides it, and 1 / x, Jeffreys',
+where noise does not matter. A forecast then has the t quantiles with n - 2 degrees of freedom that
+a regression's has where nothing is noisy, and those of Higgins, Thompson & Spiegelhalter (J. R.
+Stat. Soc. A 172, 2009, section 4) and Partlett & Riley (Stat. Med. 36, 2017) where the simulator
+says nothing. Bodnar et al. (Stat. Med. 36, 2017) derive the reference prior of one such spread,
+which is x sqrt(sum_i 1 / (s_i^2 + x^2)^2): it is 0 at 0, and its intervals are too wide for a
+simulator that knows nearly everything. b is normal around 1 with the standard deviation
+sqrt(1 + (s_R / s_M)^2), s_R and s_M being the standard deviations of the measured lifts: the
+simulator may be right, know nothing, exaggerate, or make everything small.
 """
 
 from __future__ import annotations
@@ -31,16 +37,19 @@ from simulator.stats.unit_table import TableError
 FEWEST = 5
 """Fewer launches say nothing of a slope and of a spread about it."""
 
-SLOPES = np.linspace(-4.0, 6.0, 81)
-"""Slopes of the first grid: five standard deviations of the prior on both sides."""
+SLOPES = np.linspace(-5.0, 5.0, 81)
+"""Nodes of (b - 1) in the first grid, in standard deviations of its prior."""
 
-SPREADS = np.concatenate(([0.0], np.geomspace(0.02, 6.0, 24)))
-"""Nodes of tau / s_R and omega / s_M in it; 0 is a simulator that knows everything. The second grid
-has as many nodes, evenly over what the launches leave of each parameter.
+SPREADS = np.geomspace(0.01, 12.0, 25)
+"""Nodes of tau / s_R and omega / s_M in it. The second grid has as many nodes, evenly over what the
+launches leave of each parameter.
 """
 
 LEFT = 1e-6
 """Of the largest weight of a node: what weighs less is not in the second grid."""
+
+PROMISED = 0.5
+"""The least skill of a simulator that is right: half of how real lifts vary."""
 
 Verdict = Literal["foretells", "foretells the opposite", "wrong", "not known"]
 
@@ -99,9 +108,15 @@ class Relation:
             2000).
         slope: b, real lift for each unit of simulated lift.
         spread: tau, what the simulator does not know of a real lift (a fraction).
+        skill: the share of how real lifts vary that simulated ones explain, taken as they are or
+            shrunk: the most of 1 - var(R - c M) / var(R) over c in 0..1, of true lifts (the skill
+            score of Murphy, Mon. Weather Rev. 116, 1988, against one and the same lift for all).
+            Lifts that must be enlarged count as they are: who says that all policies do alike
+            where they differ has no skill.
         rises: the probability that b is above 0.
-        verdict: `foretells` where the slope is shown to be above 0, `foretells the opposite` where
-            below; `wrong` where 0 is possible and 1 is not; else `not known`.
+        verdict: `foretells the opposite` where the slope is shown to be below 0; else `wrong` where
+            a skill of PROMISED is excluded; else `foretells` where the slope is shown to be above
+            0; else `not known`.
     """
 
     launches: int
@@ -109,6 +124,7 @@ class Relation:
     rank: Estimated
     slope: Estimated
     spread: Estimated
+    skill: Estimated
     rises: float
     verdict: Verdict
 
@@ -144,7 +160,8 @@ class Calibrator:
             if not spread > 0:
                 raise TableError(f"the {what} lifts of all launches are the same")
         self._s_real, self._s_simulated = map(float, spreads)
-        axes = SLOPES, SPREADS * self._s_real, SPREADS * self._s_simulated
+        self._b_prior = math.hypot(1.0, self._s_real / self._s_simulated)
+        axes = 1.0 + SLOPES * self._b_prior, SPREADS * self._s_real, SPREADS * self._s_simulated
         self._fit(axes)
         self._fit(tuple(self._left_of(axis, i) for i, axis in enumerate(axes)))
 
@@ -160,9 +177,9 @@ class Calibrator:
         """The law of (b, tau, omega) on a grid, given the launches, and of (mu, a) given these."""
         b, tau, omega = (grid.ravel() for grid in np.meshgrid(*axes, indexing="ij"))
         self._b, self._tau, self._omega = b, tau, omega
-        log = -0.5 * np.square(b - 1.0) - (
-            np.square(tau / self._s_real) + np.square(omega / self._s_simulated)
-        ) / (2.0 * 1.5**2)
+        log = -0.5 * np.square((b - 1.0) / self._b_prior)
+        for spread, noise in ((tau, self._real_noise), (omega, self._simulated_noise)):
+            log += 0.5 * np.log(sum(1.0 / (np.square(spread) + one) for one in noise))
         # Nodes of a grid may lie unevenly: each stands for its own share.
         widths = np.meshgrid(*(np.log(np.gradient(axis)) for axis in axes), indexing="ij")
         log += np.add.reduce(widths).ravel()
@@ -182,10 +199,10 @@ class Calibrator:
             p_rr += i_rr
             c_m += i_mm * m + i_mr * r
             c_r += i_mr * m + i_rr * r
-        # The means are (mu, a + b mu): precision and right side of (mu, a), with their priors.
-        a_mm = p_mm + 2.0 * b * p_mr + np.square(b) * p_rr + 1.0 / (5.0 * self._s_simulated) ** 2
+        # The means are (mu, a + b mu): precision and right side of (mu, a).
+        a_mm = p_mm + 2.0 * b * p_mr + np.square(b) * p_rr
         a_ma = p_mr + b * p_rr
-        a_aa = p_rr + 1.0 / self._s_real**2
+        a_aa = p_rr
         d_m, d_a = c_m + b * c_r, c_r
         det = a_mm * a_aa - np.square(a_ma)
         self._v_mm, self._v_ma, self._v_aa = a_aa / det, -a_ma / det, a_mm / det
@@ -197,20 +214,21 @@ class Calibrator:
 
     def relation(self) -> Relation:
         """What the launches say of the simulator."""
-        slope = self._quantiles(self._b)
+        slope, skill = self._quantiles(self._b), self._skill()
         verdict: Verdict = "not known"
-        if slope.low > 0:
-            verdict = "foretells"
-        elif slope.high < 0:
+        if slope.high < 0:
             verdict = "foretells the opposite"
-        elif slope.high < 1:
+        elif skill.high < PROMISED:
             verdict = "wrong"
+        elif slope.low > 0:
+            verdict = "foretells"
         return Relation(
             len(self.launches),
             self._signs,
             self._rank,
             slope,
             self._quantiles(self._tau),
+            skill,
             float(self._weight[self._b > 0].sum()),
             verdict,
         )
@@ -223,9 +241,8 @@ class Calibrator:
             error: its standard error there.
             level: of the interval.
         """
-        # How much of a simulated lift is not noise; 0 / 0 where a lift is exact and all are alike.
-        total = np.square(self._omega) + error**2
-        kept = np.divide(np.square(self._omega), total, out=np.ones_like(total), where=total > 0)
+        # How much of a simulated lift is not noise.
+        kept = np.square(self._omega) / (np.square(self._omega) + error**2)
         to_mu = self._b * (1.0 - kept)
         mean = self._a + self._b * kept * simulated + to_mu * self._mu
         variance = (
@@ -267,6 +284,19 @@ class Calibrator:
         below = np.concatenate(([0.0], np.cumsum(pieces)))
         tail = (1.0 - self.level) / 2.0
         value, low, high = np.interp((0.5, tail, 1.0 - tail), below / below[-1], nodes)
+        return Estimated(float(value), float(low), float(high))
+
+    def _skill(self) -> Estimated:
+        """Median and interval of the skill."""
+        scale = np.clip(self._b, 0.0, 1.0)
+        real = np.square(self._tau) + np.square(self._b * self._omega)
+        missed = np.square(self._tau) + np.square((self._b - scale) * self._omega)
+        skill = 1.0 - missed / real
+        order = np.argsort(skill, kind="stable")
+        below = np.cumsum(self._weight[order])
+        tail = (1.0 - self.level) / 2.0
+        at = np.searchsorted(below, np.array((0.5, tail, 1.0 - tail)) * below[-1])
+        value, low, high = skill[order[at]]
         return Estimated(float(value), float(low), float(high))
 
     @cached_property
