@@ -39,13 +39,15 @@ file_of = POLICIES.file_of
 resolve = POLICIES.resolve
 
 
-def make(name: str, params: Mapping[str, Any] | None = None, folder: Path | None = None) -> Policy:
+def make(
+    name: str, params: Mapping[str, Any] | None = None, folder: Path | str | None = None
+) -> Policy:
     """A new policy with its hyper-parameters checked, and what it asks for of requests.
 
     Raises:
         PolicyError: as `Registry.make`; or its `context` is of another form.
     """
-    policy = POLICIES.make(name, params, folder)
+    policy = POLICIES.make(name, params, None if folder is None else Path(folder))
     why = wrong_context(policy.asks_for)
     if why is not None:
         raise PolicyError(f"policy {name!r}: {why}")

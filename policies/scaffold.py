@@ -38,8 +38,8 @@ def write_package(name: str, into: Path) -> Path:
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,59}", name) or keyword.iskeyword(name):
         rule = (
-            "a policy's name must be small letters, digits and underscores, 60 at most, e.g."
-            " my_policy"
+            "a policy's name must be small letters, digits and underscores, 60 at most, and no"
+            " keyword of Python, e.g. my_policy"
         )
         raise PolicyError(f"{rule}; got {name!r}")
     taken = available()

@@ -5,11 +5,13 @@ use.
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 import abtest
@@ -76,3 +78,26 @@ def test_importing_it_loads_nothing_heavy() -> None:
     code = f"import abtest, sys; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_whoever_takes_a_path_takes_its_text():
+    """What users call; `folder` of a policy and of a user model is given by abtest."""
+    called = [getattr(abtest, name) for name in abtest.__all__]
+    called = [one for one in called if inspect.isfunction(one)]
+    called += [abtest.EventLog.open, abtest.EventLog.write, abtest.Scenario.load]
+    for function in called:
+        for name, parameter in inspect.signature(function).parameters.items():
+            words = set(re.findall(r"\w+", str(parameter.annotation)))
+            if "Path" in words:
+                assert "str" in words, f"{function.__name__}: {name} takes no text"
+
+
+def test_a_table_is_written_read_and_compared_by_names_that_are_text(tmp_path):
+    table = pa.table({"user": ["0007"], "item": [1]})
+    assert abtest.write_table(table, f"{tmp_path}/t.parquet") == tmp_path / "t.parquet"
+    with pytest.raises(ValueError, match=r"no event log there"):
+        abtest.EventLog.open(f"{tmp_path}/nothing")
+    with pytest.raises(ValueError, match=r"nothing: no such file"):
+        abtest.load_report(f"{tmp_path}/nothing")
+    with pytest.raises(ValueError, match=r"other: no such file|same run"):
+        abtest.compare([f"{tmp_path}/other", f"{tmp_path}/another"])

@@ -141,9 +141,9 @@ def test_the_written_policy_keeps_its_promises(tmp_path: Path) -> None:
 TAKEN = [
     *(
         ("My-Idea", "must be small letters"),
-        ("class", "must be small letters"),
         ("1st", "must be small letters"),
         ("a" * 61, "60 at most"),
+        ("class", "no keyword of Python"),
     ),
     ("comirec", "there is a policy 'comirec' already"),
     ("numpy", "in the way of the installed package numpy"),

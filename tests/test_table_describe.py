@@ -138,7 +138,7 @@ def test_the_command_writes_a_section_that_runs(events: Path, tmp_path: Path) ->
     out = tmp_path / "data.yaml"
     told = CliRunner().invoke(main, ["data", "describe", str(events), "--out", str(out)])
     assert told.exit_code == 0, told.output
-    assert "odd: 1 rows without user" in told.output
+    assert "odd: rows without user: 1" in told.output
     assert yaml.safe_load(out.read_text()) == {"data": describe(events).section}
     assert out.read_text() in told.output
     scenario = tmp_path / "s.yaml"

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from policies.base import silent
 from policies.time import DAY
@@ -793,3 +794,33 @@ def test_a_map_of_kuairand_is_its_reader(data_root: Path) -> None:
     places = expected.groupby(["user", "session", "request"]).cumcount()
     expected = expected.assign(position=places.astype(rows["position"].dtype))
     pd.testing.assert_frame_equal(rows, expected[rows.columns].reset_index(drop=True))
+
+
+def test_days_that_are_left_out_are_those_of_the_log():
+    content = {
+        "name": "mine",
+        "users": {"kind": "logged"},
+        "data": {
+            "source": "table",
+            "path": "t.csv",
+            "columns": {"user": "u", "item": "i", "time": "t"},
+        },
+        "arms": {"random": {"policy": "random"}},
+    }
+    assert Scenario.model_validate(content).days == 2
+    content["data"]["test_days"] = 9
+    assert Scenario.model_validate(content).days == 5
+    with pytest.raises(ValidationError, match=r"must be at most data.test_days \(9\); got 10"):
+        Scenario.model_validate({**content, "days": 10})
+    shorter = Scenario.model_validate({**content, "data": {**content["data"], "test_days": 1}})
+    assert "days: 1" in shorter.to_yaml()
+
+
+def test_one_cell_that_is_no_number_among_times_is_named(tmp_path):
+    """Two exports that were put together: the second header is among the rows."""
+    rows = "".join(f"a,b,{1_714_521_600 + i}\n" for i in range(4))
+    (tmp_path / "t.csv").write_text(f"user,item,time\n{rows}user,item,time\n{rows}")
+    columns = {"user": "user", "item": "item", "time": "time"}
+    data = Data(source="table", path=str(tmp_path / "t.csv"), columns=columns)
+    with pytest.raises(DataError, match=r"line 6: time \(columns.time\) must be a time: a number"):
+        datasets.read(data, tmp_path)

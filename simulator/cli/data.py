@@ -170,7 +170,7 @@ def _print_description(file: Path) -> str:
     for words, count in table.counts.items():
         say(f"{words}: {count}")
     for words, times in table.odd.items():
-        say(f"odd: {times:,} {words}")
+        say(f"odd: {words}: {times:,}")
     section = yaml.safe_dump({"data": table.section}, sort_keys=False, allow_unicode=True)
     say(f"\n# {table.why}\n{section}", nl=False)
     return section

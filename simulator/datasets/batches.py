@@ -495,7 +495,7 @@ class _Folder:
                 yield TableBatch(table.select(list(columns)), batch.place)
 
 
-def write_table(source: Any, path: Path) -> Path:
+def write_table(source: Any, path: Path | str) -> Path:
     """Write a table as one Parquet file, batch by batch, for `data.path` of a scenario to name.
 
     Args:
@@ -503,12 +503,13 @@ def write_table(source: Any, path: Path) -> Path:
         path: ends in `.parquet`.
 
     Returns:
-        `path`.
+        Where it stands.
 
     Raises:
         DataError: no table, or another ending.
         FileError: it cannot be written.
     """
+    path = Path(path)
     if path.suffix != ".parquet":
         raise DataError(f"{path}: a table is written as Parquet: give a name that ends in .parquet")
     table = tabular(source)

@@ -104,13 +104,14 @@ class EventLog:
         return log.sorted() if sort else log
 
     @classmethod
-    def open(cls, path: Path) -> EventLog:
+    def open(cls, path: Path | str) -> EventLog:
         """The log in a Parquet file or a folder of Parquet parts; no row is read yet.
 
         Raises:
             LogError: no parts there, not Parquet, no metadata of abtest or such that breaks a rule,
                 other columns than the schema's, or parts of different logs.
         """
+        path = Path(path)
         parts = (path,) if path.is_file() else tuple(sorted(path.glob("*.parquet")))
         if not parts:
             raise LogError(
@@ -186,12 +187,13 @@ class EventLog:
         """The same log in memory in KEY order."""
         return EventLog(self.metadata, _in_order(self.table, self.metadata.key))
 
-    def write(self, path: Path, row_group: int | None = None) -> Path:
+    def write(self, path: Path | str, row_group: int | None = None) -> Path:
         """Write one Parquet file by temporary name and rename; the same rows give the same bytes.
 
         Returns:
             `path`.
         """
+        path = Path(path)
         with Writer(path, self.metadata, self.optional, row_group or ROW_GROUP) as writer:
             if self.memory is not None:
                 writer.add(self.memory)

@@ -111,9 +111,9 @@ class FidelityResult:
 
 def fidelity(
     scenario: Scenario,
-    out: Path,
+    out: Path | str,
     *,
-    folder: Path = Path(),
+    folder: Path | str = Path(),
     resume: bool = False,
     reward: str = "click",
     policies: int = POLICIES,
@@ -142,6 +142,7 @@ def fidelity(
         ReplayError: too few policies, or none with a lift.
         RunError, ScenarioError, DataError, PolicyError: as `simulator.run.pipeline.run`.
     """
+    out, folder = Path(out), Path(folder)
     wide = widened(scenario, policies)
     where = Workspace(out / "run")
     if not (resume and where.finished):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from policies.base import Progress, silent
 from simulator.log.eventlog import EventLog
 from simulator.log.files import looked_up, read_json
-from simulator.log.workspace import Workspace, sound_log
+from simulator.log.workspace import Workspace, hold_to_ledger, sound_log
 from simulator.report.errors import ReportError
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ __all__ = ["ReportError", "find", "keep_lifts", "load", "refuse", "runtime", "sa
 
 def write(
     log: EventLog,
-    folder: Path,
+    folder: Path | str,
     *,
     runtime: Mapping[str, Any] | None = None,
-    run: Path | None = None,
+    run: Path | str | None = None,
     strict: bool = False,
     margins: Margins | None = None,
     choices: Choices | None = None,
@@ -83,7 +83,8 @@ def write(
     from simulator.report.gather import gather, with_check, with_decision
     from simulator.stats.fit_checks import check_fits, judge_fits
 
-    home = run or folder
+    folder = Path(folder)
+    home = folder if run is None else Path(run)
     content = gather(
         log,
         arms=Workspace(home).declared_arms,
@@ -151,11 +152,13 @@ def refuse(content: Content) -> None:
         )
 
 
-def load(source: Path) -> Content:
+def load(source: Path | str) -> Content:
     """The content of a report: as report.json of a run's folder (or that file) keeps it, else
-    gathered from the log there.
+    gathered from the log there. A run's folder is held to its ledger.
 
     Raises:
+        RunError: the run there is not finished.
+        FileError: a piece of the run there is missing, changed or strange.
         ReportError: nothing is there, nothing to compare, or the file is no report of this
             schema; the message names the path.
         LogError: something is there, but it is not an event log.
@@ -166,6 +169,7 @@ def load(source: Path) -> Content:
     from simulator.report.stored import decode
     from simulator.stats.unit_table import TableError
 
+    source = Path(source)
     file = source / "report.json" if source.is_dir() else source
     if file.suffix != ".json" or not file.is_file():
         log, home = find(source)
@@ -173,6 +177,8 @@ def load(source: Path) -> Content:
             return gather(log, arms=Workspace(home).declared_arms, runtime=None, progress=silent)
         except (ReportError, TableError) as error:
             raise ReportError(f"{source}: {error}") from error
+    if source.is_dir():
+        hold_to_ledger(source)
     stored = read_json(file, "Rebuild it with `abtest report`")
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA_VERSION:
         raise ReportError(

@@ -125,7 +125,7 @@ class Compared:
     notes: tuple[str, ...]
 
 
-def read(paths: Sequence[Path], progress: Progress = silent) -> Compared:
+def read(paths: Sequence[Path | str], progress: Progress = silent) -> Compared:
     """The comparison of the runs, logs or reports at `paths`, each named by as much of its path as
     tells it from the others.
 
@@ -133,17 +133,18 @@ def read(paths: Sequence[Path], progress: Progress = silent) -> Compared:
         ReportError: fewer than two, one twice, or no report there.
         LogError: something is there, but it is not an event log.
     """
-    check_distinct(paths)
-    if len(paths) < 2:
+    sources = [Path(path) for path in paths]
+    check_distinct(sources)
+    if len(sources) < 2:
         raise ReportError(
-            f"a comparison needs at least two runs; got {', '.join(map(str, paths)) or 'none'}"
+            f"a comparison needs at least two runs; got {', '.join(map(str, sources)) or 'none'}"
         )
-    places = [path.resolve() for path in paths]
+    places = [path.resolve() for path in sources]
     contents: dict[str, Content] = {}
-    for i, (name, path) in enumerate(zip(_names(places), paths, strict=True)):
-        progress("read the runs", i, len(paths), {})
+    for i, (name, path) in enumerate(zip(_names(places), sources, strict=True)):
+        progress("read the runs", i, len(sources), {})
         contents[name] = load(path)
-    progress("read the runs", len(paths), len(paths), {})
+    progress("read the runs", len(sources), len(sources), {})
     return compare(contents)
 
 

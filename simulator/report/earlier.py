@@ -141,7 +141,7 @@ def as_yaml(priors: Mapping[str, FittedPrior], sources: Iterable[Path]) -> str:
     return head + yaml.safe_dump({"prior": prior}, sort_keys=False, allow_unicode=True)
 
 
-def read_priors(path: Path) -> dict[str, Prior]:
+def read_priors(path: Path | str) -> dict[str, Prior]:
     """The priors of a file, by metric.
 
     Raises:
@@ -153,7 +153,7 @@ def read_priors(path: Path) -> dict[str, Prior]:
     from simulator.scenario.parts import DecisionSpec, PriorSpec
 
     try:
-        document = YamlDocument.read(path)
+        document = YamlDocument.read(Path(path))
     except ScenarioError as error:
         raise ReportError(str(error)) from error
     if list(document.values) != ["prior"]:

@@ -46,7 +46,7 @@ FIRST = ("watch_time", "click")
 
 
 def sensitivity(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     *,
     reference: str | None = None,
     declared: Mapping[str, Outcome] | None = None,
@@ -68,7 +68,8 @@ def sensitivity(
             run twice; a metric of the supply side.
         TableError: too few runs, or of no arm the outcome is known.
     """
-    check_distinct(paths)
+    sources = [Path(path) for path in paths]
+    check_distinct(sources)
     of_supply = [one.name for one in chosen(metrics) if one.supply is not None]
     if of_supply:
         raise ReportError(
@@ -78,8 +79,8 @@ def sensitivity(
     tables: dict[str, UnitTable] = {}
     control: str | None = None
     success: str | None = None
-    for place, path in enumerate(paths):
-        progress("read the runs", place, len(paths), {})
+    for place, path in enumerate(sources):
+        progress("read the runs", place, len(sources), {})
         log, _ = find(path)
         meta = log.metadata
         if meta.design.unit != "user":
@@ -92,7 +93,7 @@ def sensitivity(
             raise ReportError(f"{path}: has one arm, {own!r}, and nothing to compare it with")
         if control not in (None, own):
             raise ReportError(
-                f"{path}: its control is {own!r}, that of {paths[0]} is {control!r}; sensitivity"
+                f"{path}: its control is {own!r}, that of {sources[0]} is {control!r}; sensitivity"
                 " needs runs of the same arms"
             )
         control = own
@@ -101,7 +102,7 @@ def sensitivity(
         success = success or (roles[0] if roles else None)
         for fit, table in _by_fit(days):
             tables[f"{path}{fit}"] = table
-    progress("read the runs", len(paths), len(paths), {})
+    progress("read the runs", len(sources), len(sources), {})
     if control is None:
         raise ReportError("sensitivity: give runs, or a run with several fits")
     names = _common(tables)

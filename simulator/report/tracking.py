@@ -199,7 +199,7 @@ def _file(path: Path) -> ModuleType:
     return module
 
 
-def track(content: Content, folder: Path, given: str | Tracker) -> None:
+def track(content: Content, folder: Path | str, given: str | Tracker) -> None:
     """Give a report that lies in `folder` to a tracker.
 
     Args:
@@ -210,6 +210,7 @@ def track(content: Content, folder: Path, given: str | Tracker) -> None:
     Raises:
         ReportError: there is no such tracker, or it failed; the report is written all the same.
     """
+    folder = Path(folder)
     function = tracker(given) if isinstance(given, str) else given
     name = given if isinstance(given, str) else getattr(given, "__name__", repr(given))
     try:

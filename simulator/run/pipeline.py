@@ -65,14 +65,14 @@ class Outcome:
 
 def run(
     scenario: Scenario,
-    out: Path,
+    out: Path | str,
     *,
-    folder: Path = Path(),
+    folder: Path | str = Path(),
     resume: bool = False,
     keep_going: bool = False,
     strict: bool = False,
     progress: Progress = silent,
-    fits: Path | None = None,
+    fits: Path | str | None = None,
 ) -> Outcome:
     """Run a scenario to its finished report, in its own world and in its further `worlds`.
 
@@ -96,6 +96,7 @@ def run(
         DataError, PolicyError, ServingError: bad data, a policy that cannot be made, one that
             breaks its contract.
     """
+    out, folder, fits = Path(out), Path(folder), None if fits is None else Path(fits)
     with ExitStack() as held:
         return _run(scenario, out, held, folder, resume, keep_going, strict, progress, fits)
 
@@ -247,15 +248,16 @@ class DrawnWorld:
 
 def simulate(
     scenario: Scenario,
-    out: Path,
+    out: Path | str,
     *,
-    folder: Path = Path(),
+    folder: Path | str = Path(),
     resume: bool = False,
     keep_going: bool = False,
     progress: Progress = silent,
-    fits: Path | None = None,
+    fits: Path | str | None = None,
 ) -> Outcome:
     """Run a scenario to its event log, `out`/log; arguments and errors as `run`."""
+    out, folder, fits = Path(out), Path(folder), None if fits is None else Path(fits)
     with ExitStack() as held:
         return _simulate(scenario, out, held, folder, resume, keep_going, progress, fits)
 

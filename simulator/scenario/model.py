@@ -106,7 +106,8 @@ class Scenario(ConfigSection):
         default=None, description="a catalogue that lives; every video is there always if left out"
     )
     days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
-        default=5, description="length of the A/B"
+        default=5,
+        description="length of the A/B; at most `data.test_days` on a real log, if left out, too",
     )
     serving: Serving = Field(default=Serving(), description="how a request is served")
     arms: dict[Name, Arm] = Field(
@@ -150,6 +151,14 @@ class Scenario(ConfigSection):
         default_factory=dict,
         description="published lifts by metric, shown beside ours (a fraction)",
     )
+
+    @model_validator(mode="after")
+    def _live_as_long_as_the_log(self) -> Scenario:
+        """Days that are left out are not more than the log has for the A/B."""
+        users: Any = self.users
+        if "days" not in self.model_fields_set and _lives_in_log(users.kind, self.data):
+            self.__dict__["days"] = min(self.days, self.data.test_days)
+        return self
 
     @model_validator(mode="after")
     def _agree(self) -> Scenario:
@@ -669,11 +678,16 @@ def _world_broken(
     elif synthetic:
         yield from _too_large(scenario, users, data)
         yield from _too_few_items(scenario, users)
-    elif kind in ("learned", "logged") and scenario.data.by_days:
+    elif _lives_in_log(kind, scenario.data):
         test_days = scenario.data.test_days
         if scenario.days > test_days:
             rule = f"must be at most {dotted((*data, 'test_days'))} ({test_days})"
             yield ("days",), f"{rule}; got {scenario.days}"
+
+
+def _lives_in_log(kind: str, data: Data) -> bool:
+    """Whether users of a kind come when a log says."""
+    return kind in ("learned", "logged") and data.by_days
 
 
 def _plugin_broken(

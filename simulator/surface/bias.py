@@ -172,14 +172,14 @@ class BiasResult:
 
 def design_bias(
     scenario: Scenario,
-    out: Path,
+    out: Path | str,
     *,
     arm: str | None = None,
     metric: str = "click",
     fits: int | None = None,
     refit: Refit = "daily",
     clusters: int | None = None,
-    folder: Path = Path(),
+    folder: Path | str = Path(),
     resume: bool = False,
     keep_runs: bool = False,
     progress: Progress = silent,
@@ -205,6 +205,7 @@ def design_bias(
             that finished runs have no sums of.
         ScenarioError, PolicyError, RunError, DataError, FileError: as `simulator.run.pipeline.run`.
     """
+    out, folder = Path(out), Path(folder)
     asked = _settings(scenario, arm, metric, fits, refit, clusters)
     study = _Study(scenario, asked, out, folder, keep_runs, progress)
     if study.home.exists() and not resume:

@@ -119,14 +119,14 @@ class LiftMap:
 def map_lift(
     scenario: Scenario,
     over: Sequence[str],
-    out: Path,
+    out: Path | str,
     *,
     arm: str | None = None,
     metric: str = "click",
     runs: int = RUNS,
     seeds: int | None = None,
     level: float = 0.95,
-    folder: Path = Path(),
+    folder: Path | str = Path(),
     resume: bool = False,
     progress: Progress = silent,
 ) -> LiftMap:
@@ -150,6 +150,7 @@ def map_lift(
         MapError: the map cannot be made: an axis, an arm, a metric, or a lift that is not there.
         ScenarioError, PolicyError, RunError, DataError, FileError: as `simulator.run.pipeline.run`.
     """
+    out, folder = Path(out), Path(folder)
     axes = read_axes(scenario, over)
     settings = _settings(scenario, axes, arm, metric, runs, seeds, level)
     survey = _Survey(scenario, axes, settings, out, folder, progress)
