@@ -824,3 +824,18 @@ def test_one_cell_that_is_no_number_among_times_is_named(tmp_path):
     data = Data(source="table", path=str(tmp_path / "t.csv"), columns=columns)
     with pytest.raises(DataError, match=r"line 6: time \(columns.time\) must be a time: a number"):
         datasets.read(data, tmp_path)
+
+
+def test_a_relation_of_duckdb_is_a_table(tmp_path):
+    duckdb = pytest.importorskip("duckdb")
+    with duckdb.connect() as database:
+        relation = database.sql(
+            "select lpad(i::varchar, 4, '0') as user, i % 5 as item,"
+            " to_timestamp(1714521600 + 300 * i) as time from range(2000) rows(i)"
+        )
+        path = write_table(relation, tmp_path / "t.parquet")
+    columns = {"user": "user", "item": "item", "time": "time"}
+    data = Data(source="table", path=str(path), columns=columns)
+    source = datasets.read(data, tmp_path)
+    assert source.catalogue.n_users == 2000
+    assert {"0000", "1999"} <= set(source.catalogue.users["id"])
