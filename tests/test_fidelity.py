@@ -27,7 +27,8 @@ from simulator.offpolicy.agreement import Agreement, Figure, agreement, for_new_
 from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.fidelity import FEWEST, POLICIES, YARDSTICKS, FidelityResult, widened
 from simulator.offpolicy.fidelity_page import _figures, _policies, answer
-from simulator.offpolicy.jobs import Lesson, Wanted, served, training
+from simulator.offpolicy.fits import Lesson, Wanted, served
+from simulator.offpolicy.jobs import training
 from simulator.offpolicy.online import Online, OnlinePolicy, best_of, online
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ReplayError

@@ -19,16 +19,8 @@ from simulator.cli import main
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT
-from simulator.offpolicy.jobs import (
-    Lesson,
-    ReplayJob,
-    ReplayOptions,
-    Wanted,
-    fitted,
-    replay_log,
-    target,
-    training,
-)
+from simulator.offpolicy.fits import Lesson, Wanted, fitted
+from simulator.offpolicy.jobs import ReplayJob, ReplayOptions, replay_log, target, training
 from simulator.offpolicy.replay import Evaluation, ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import orderings

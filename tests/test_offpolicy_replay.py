@@ -26,7 +26,8 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import LogError, Metadata
 from simulator.offpolicy.diagnostics import Weights
 from simulator.offpolicy.evidence import Evidence
-from simulator.offpolicy.jobs import OwnLogTruth, ReplayOptions, Wanted, replay_log, training
+from simulator.offpolicy.fits import Wanted
+from simulator.offpolicy.jobs import OwnLogTruth, ReplayOptions, replay_log, training
 from simulator.offpolicy.logging_policy import HOUR, Published, PublishedTargets
 from simulator.offpolicy.replay import (
     ESTIMATORS,

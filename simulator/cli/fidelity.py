@@ -48,7 +48,11 @@ if TYPE_CHECKING:
     help="Hold the simulator's lifts to those of real tests in this table, and forecast the next.",
 )
 @click.option("--days", type=COUNT, help="Overrides the days of the A/B.")
-@click.option("--resume", is_flag=True, help="Take over the finished pieces of the run in --out.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Take over what is finished in --out: pieces of the run, fits of the offline side.",
+)
 @click.option(
     "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
 )

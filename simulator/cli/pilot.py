@@ -47,7 +47,8 @@ def exploration(
         ReplayError: no policy or width is given, or the log cannot be planned from.
     """
     from simulator.offpolicy.exploration import explore_pilot
-    from simulator.offpolicy.jobs import ReplayOptions, Wanted, replay_log
+    from simulator.offpolicy.fits import Wanted
+    from simulator.offpolicy.jobs import ReplayOptions, replay_log
     from simulator.offpolicy.settings import ReplayError
     from simulator.report import find
     from simulator.report.stored import encode

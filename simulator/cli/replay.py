@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from simulator.cli.failure import failures
 from simulator.cli.options import COUNT, FOLDER, NAMES, RESAMPLES, SEED, SOURCE
@@ -76,7 +77,7 @@ from simulator.cli.say import say
     is_flag=True,
     help=(
         "Ask policies through the serving of the scenario (or of the run that wrote the log):"
-        " channels, quotas, ranking."
+        " channels, quotas, ranking. They are then rolled out, too."
     ),
 )
 @click.option(
@@ -102,7 +103,10 @@ from simulator.cli.say import say
 @click.option(
     "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
 )
+@click.pass_context
 def replay(
+    context: click.Context,
+    /,
     source: Path,
     policies: tuple[str, ...],
     control: str | None,
@@ -125,6 +129,8 @@ def replay(
     abtest replay scenarios/replay_kuairand.yaml --reward click,long_view,watch
     abtest replay log.parquet --policy my_policy.py:Mine:dim=32 --estimators rips,cascade_dr
     """
+    if asked["served"]:
+        _refuse_what_serving_says(context)
     from simulator.offpolicy.replay_page import document, save
     from simulator.page.terminal import show
     from simulator.run.progress import board
@@ -150,3 +156,13 @@ def replay(
         if not quiet:
             show(document(results))
         say(page)
+
+
+def _refuse_what_serving_says(context: click.Context) -> None:
+    """Options of policies that are asked alone do not go with --served."""
+    for name in ("history", "recall"):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(
+                f"--{name} is of policies that are asked alone; the scenario's serving says it"
+                " with --served: leave one of them out"
+            )

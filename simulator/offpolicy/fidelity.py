@@ -7,6 +7,7 @@ own log.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +26,9 @@ from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.agreement import Agreement, Figure, agreement
 from simulator.offpolicy.estimators import Gain, HitRate
+from simulator.offpolicy.fits import Lesson, Wanted, served
 from simulator.offpolicy.item_clusters import clusters_of
-from simulator.offpolicy.jobs import Lesson, Wanted, served, target, training
+from simulator.offpolicy.jobs import target, training
 from simulator.offpolicy.online import Online, OnlinePolicy, best_of, online
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
@@ -126,9 +128,9 @@ def fidelity(
 
     Args:
         scenario: of a synthetic world.
-        out: the run is written into its folder `run`.
+        out: the run is written into its folder `run`, the fits of the offline side into `offline`.
         folder: where plug-in files are looked up.
-        resume: take over the finished pieces of the run that is there.
+        resume: take over the finished pieces of the run that is there, and these fits.
         reward: what is counted, online and offline.
         policies: yardsticks are added up to this many arms; at least FEWEST.
         test_days: the last days of the history, which are the offline side.
@@ -150,7 +152,10 @@ def fidelity(
     log = EventLog.open(where.log)
     truth = online(log, wide.control, reward, resamples, wide.seed)
     how = settings(wide.seed, resamples, wide.serving.recall)
-    ran = Ran(wide, log, load_catalogue(where.models / "catalogue.npz"), folder)
+    kept = out / "offline"
+    if not resume:
+        shutil.rmtree(kept, ignore_errors=True)
+    ran = Ran(wide, log, load_catalogue(where.models / "catalogue.npz"), folder, kept)
     replayed = offline(ran, reward, how, test_days, progress)
     truth = truth.of([one.policy for one in replayed.evaluations])
     logged = replayed.evaluations[0]
@@ -252,14 +257,15 @@ class Offline:
 
 @dataclass(frozen=True)
 class Ran:
-    """A finished run: the scenario with all arms, its log and catalogue, and the folder of plug-in
-    files.
+    """A finished run: the scenario with all arms, its log and catalogue, the folder of plug-in
+    files, and where the offline side keeps its fits (None: nowhere).
     """
 
     scenario: Scenario
     log: EventLog
     catalogue: Catalogue
     folder: Path
+    kept: Path | None = None
 
 
 def offline(
@@ -297,7 +303,7 @@ def offline(
         for name, arm in scenario.arms.items()
     ]
     fitting = Fitting(scenario.seed, device(scenario.engine.device), progress)
-    policies, desks = served(scenario, arms, lessons, catalogue, fitting)
+    policies, desks = served(scenario, arms, lessons, catalogue, fitting, ran.kept)
     stream = replace(stream, context=union(desk.asks for own in desks for desk in own))
     if _CLUSTERS in catalogue.items:
         settings = replace(settings, clusters=clusters_of(catalogue, _CLUSTERS))

@@ -7,23 +7,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.base import Catalogue, Fitting, IntArray, Policy, Progress, Sequences
-from policies.calls import Calls
 from policies.context import union
 from policies.device import device
-from policies.registry import make
 from policies.time import DAY
-from simulator.config.document import ScenarioError, YamlDocument
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog, merge
 from simulator.log.metadata import FIT, HISTORY
+from simulator.offpolicy.fits import Lesson, Wanted, fitted, served
 from simulator.offpolicy.item_clusters import clusters_by_vectors, clusters_of
 from simulator.offpolicy.logging_policy import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
@@ -32,11 +29,7 @@ from simulator.offpolicy.settings import hold_still
 from simulator.offpolicy.target import FittedTargets, PolicyTargets, Targets, alone, apart
 from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, delta
 from simulator.scenario.model import Scenario
-from simulator.scenario.parts import Arm
 from simulator.serving.desk import Desk
-from simulator.serving.ranking import Ranker
-
-T = TypeVar("T")
 
 _TRAIN_COLUMNS = (
     "arm",
@@ -51,50 +44,6 @@ _TRAIN_COLUMNS = (
     "watch",
     "duration",
 )
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A target policy as the user named it."""
-
-    label: str
-    name: str
-    params: Mapping[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
-    """Where a plug-in file is looked for first."""
-    fits: int | None = None
-    """How often it is fitted at most; None: as often as there are lessons."""
-
-    @classmethod
-    def parse(cls, text: str) -> Wanted:
-        """`NAME`, `NAME:key=value,key=value` or `NAME:{yaml}`; NAME may be `module:Class` or
-        `file.py:Class`.
-
-        Raises:
-            ReplayError: parameters that are no YAML mapping, or one that is given twice.
-        """
-        found = re.fullmatch(r"(?P<name>.+?):(?P<params>\{.*|[A-Za-z_]\w*=.*)", text, re.DOTALL)
-        if found is None:
-            return cls(text, text)
-        given = found["params"]
-        if not given.startswith("{"):
-            given = "{" + ", ".join(part.replace("=", ": ", 1) for part in given.split(",")) + "}"
-        try:
-            params = YamlDocument.parse(given, "its parameters").values
-        except ScenarioError as error:
-            raise ReplayError(
-                f"--policy {text!r}: {error}; write them as key=value,key=value or as a mapping,"
-                " {epsilon: 0.1}"
-            ) from error
-        return cls(text, found["name"], params)
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What one fit of each policy learns from: impressions, and the seed of its training."""
-
-    sequences: Sequences
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -157,6 +106,23 @@ class ReplayOptions:
 
 
 @dataclass(frozen=True)
+class ServedCourse:
+    """What policies need to serve the replayed days themselves.
+
+    Attributes:
+        desks: of each policy, in the order of the targets, one for each of its fits.
+        past: every user's impressions before these days.
+        catalogue: groups of items.
+        seed: of the model of answers, and of the answers.
+    """
+
+    desks: tuple[tuple[Desk, ...], ...]
+    past: Sequences
+    catalogue: Catalogue
+    seed: int
+
+
+@dataclass(frozen=True)
 class ReplayJob:
     """Rounds of one log and the policies to evaluate on them.
 
@@ -168,6 +134,7 @@ class ReplayJob:
         policies: the fits of each recall policy by target name (for scores of shown items).
         notes: what the reader of the data wants said.
         clusters: `[n_items + 1]` of the items, or None.
+        course: by which the policies are rolled out; why they are not, in words.
     """
 
     title: str
@@ -177,6 +144,7 @@ class ReplayJob:
     policies: tuple[tuple[str, tuple[Policy, ...]], ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
     clusters: IntArray | None = None
+    course: ServedCourse | str = "policies are asked alone, not through a serving (--served)"
 
     def of(self, reward: str) -> ReplayJob:
         """The same replay of another reward; nothing is fitted again."""
@@ -254,11 +222,13 @@ def replay_log(
             " without being named)"
         )
     arm = options.arm or ("history" if "history" in log.metadata.arms else None)
+    how = (scenario or _own_scenario(title, log)) if options.served else None
     probe = Stream(
         log,
         options.reward,
         arm,
-        history=options.history,
+        history=how.serving.history if how else options.history,
+        seen=how.serving.seen if how else None,
         contexts=options.contexts,
         chunk=options.chunk,
     )
@@ -272,9 +242,10 @@ def replay_log(
             f"{title}: nothing to fit on before day {since // DAY}: make --test-days smaller"
         )
     fitting = Fitting(options.seed, device("auto"), progress)
-    if options.served:
-        how = scenario or _own_scenario(title, log)
+    course = ReplayJob.course
+    if how is not None:
         policies, desks = served(how, wanted, lessons, known, fitting)
+        course = _course(log, arm, since, desks, known, options.seed)
     else:
         policies, seed = fitted(wanted, lessons, known, fitting), apart(options.seed)
         desks = [
@@ -293,7 +264,24 @@ def replay_log(
         policies=tuple(policies),
         notes=notes,
         clusters=_clusters(known, options.clusters, lessons[0], fitting),
+        course=course,
     )
+
+
+def _course(
+    log: EventLog,
+    arm: str | None,
+    since: int,
+    desks: Sequence[tuple[Desk, ...]],
+    catalogue: Catalogue,
+    seed: int,
+) -> ServedCourse | str:
+    """What rollouts need, or why there are none: users begin them with one past, all of which the
+    arm's own rows have.
+    """
+    if arm not in (None, HISTORY):
+        return f"the past of the users of {arm!r} begins in another arm of the log"
+    return ServedCourse(tuple(desks), training(log, arm, since, None), catalogue, seed)
 
 
 def _lessons(
@@ -360,58 +348,6 @@ def _own_scenario(title: str, log: EventLog) -> Scenario:
     return Scenario.model_validate(dict(log.metadata.scenario))
 
 
-def served(
-    scenario: Scenario,
-    wanted: Sequence[Wanted],
-    lessons: Sequence[Lesson],
-    catalogue: Catalogue,
-    fitting: Fitting,
-) -> tuple[list[tuple[str, tuple[Policy, ...]]], list[tuple[Desk, ...]]]:
-    """The fits of each policy by label, and the desks of each, one for each fit: with the
-    scenario's channels, quotas and ranking stage, which have learned from the same.
-    """
-    serving = scenario.serving
-    folder = next((one.folder for one in wanted), None)
-    channels = [Wanted(one.name, one.policy, one.params, folder) for one in serving.channels]
-    policies = fitted([*wanted, *channels], lessons, catalogue, fitting)
-    own, beside = policies[: len(wanted)], [fits for _, fits in policies[len(wanted) :]]
-    rankers: list[Ranker | None] = [None]
-    if serving.ranking.kind == "pointwise":
-        weight = serving.ranking.watch_weight
-        logs = _distinct(lessons)
-        rankers = [Ranker.fit(log, catalogue, serving.history, weight) for log in logs]
-    arms = {one.label: Arm(policy=one.name, params=dict(one.params)) for one in wanted}
-    all_arms = scenario.model_copy(update={"arms": arms})
-
-    def desk(name: str, fit: int, parts: Sequence[Sequence[Policy]]) -> Desk:
-        made = Desk.of_arm(
-            all_arms,
-            name,
-            [_of_fit(part, fit) for part in parts],
-            _of_fit(rankers, fit),
-            catalogue.n_items,
-        )
-        return replace(made, seed=apart(scenario.seed))
-
-    desks = []
-    for name, fits in own:
-        parts = [fits, *beside]
-        number = max(len(rankers), *map(len, parts))
-        desks.append(tuple(desk(name, fit, parts) for fit in range(number)))
-    return own, desks
-
-
-def _of_fit(each: Sequence[T], fit: int) -> T:
-    """What belongs to a fit: its own, or the one that all share."""
-    return each[fit if len(each) > 1 else 0]
-
-
-def _distinct(lessons: Sequence[Lesson]) -> list[Sequences]:
-    """The logs that are learned from: one where all lessons share it."""
-    logs = [lesson.sequences for lesson in lessons]
-    return logs[:1] if all(log is logs[0] for log in logs) else logs
-
-
 def target(name: str, desks: Sequence[Desk], draws: int = 1) -> Targets:
     """A policy as a target: what its desks serve, one for each of its fits."""
     fits = tuple(PolicyTargets(name, desk, draws) for desk in desks)
@@ -436,35 +372,6 @@ def exposures(job: ReplayJob, uniform: Uniform) -> ReplayJob | None:
     }
     title = f"{job.title}: uniformly drawn impressions"
     return ReplayJob(title, stream, job.targets, notes=notes, clusters=job.clusters)
-
-
-def fitted(
-    wanted: Sequence[Wanted], lessons: Sequence[Lesson], catalogue: Catalogue, fitting: Fitting
-) -> list[tuple[str, tuple[Policy, ...]]]:
-    """The fits of each policy by label, one for each lesson; one alone where a policy draws nothing
-    in training and all lessons are of the same log. Policies that differ only in how they serve
-    share their fits.
-    """
-    states: dict[tuple[str, int], Any] = {}
-    shared = len(_distinct(lessons)) == 1
-    policies = []
-    for one in wanted:
-        fits = []
-        for number, lesson in enumerate(lessons[: one.fits]):
-            policy = make(one.name, one.params, one.folder)
-            if number and shared and not policy.is_seeded:
-                break
-            calls, key = Calls(policy, one.name), (policy.fit_key(), number)
-            if key in states:
-                calls.restore(states[key])
-            else:
-                label = f"fit {one.label}" + (f" {number}" if len(lessons) > 1 else "")
-                own = replace(fitting, seed=lesson.seed, progress=_named(fitting.progress, label))
-                calls.fit(lesson.sequences, catalogue, own)
-                states[key] = calls.state()
-            fits.append(policy)
-        policies.append((one.label, tuple(fits)))
-    return policies
 
 
 def joined(history: EventLog | None, future: EventLog | None) -> EventLog:
@@ -538,10 +445,3 @@ def _extent(title: str, log: EventLog, arm: str | None, test_days: int) -> tuple
     if low < 0 <= high:
         return 0, drawn
     return int((high // DAY + 1 - test_days) * DAY), drawn
-
-
-def _named(progress: Progress, label: str) -> Progress:
-    def tell(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
-        progress(f"{label}: {stage}", done, total, figures)
-
-    return tell

@@ -119,6 +119,8 @@ def _lift(
     why = treatment.refused or control.refused
     if why is not None:
         return replace(bare, refused=why)
+    if base is None and treatment.simulated:
+        return replace(bare, refused="a rollout compares policies with one another: give --control")
     if base is None and treatment.unit not in one.own:
         return replace(bare, refused=f"the log has no figure of its own per {treatment.unit}")
     if base is None:

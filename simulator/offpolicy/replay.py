@@ -61,6 +61,8 @@ class Estimate:
         curve: the same for every threshold: the sensitivity to it.
         verdict: may I believe this?
         refused: why the estimator did not run, or None.
+        simulated: it is the value of a course in a model of the log: right where policies are
+            compared by it, and not held against the log's own value.
         first_order: the estimate by its units, and of one with a threshold also the unbiased
             member's; what lifts are made of.
         variate: the estimator's control variate by its units, whose expectation is 0; None: it has
@@ -80,6 +82,7 @@ class Estimate:
     curve: tuple[CurvePoint, ...] = ()
     verdict: EstimateVerdict | None = None
     refused: str | None = None
+    simulated: bool = False
     first_order: tuple[FirstOrder, ...] = field(default=(), repr=False, compare=False)
     variate: FirstOrder | None = field(default=None, repr=False, compare=False)
 

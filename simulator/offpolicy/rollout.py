@@ -48,6 +48,9 @@ from simulator.users.base import Feedback
 
 ROLLOUT, ROLLOUT_DR = "rollout", "rollout_dr"
 
+ROLLOUTS = ROLLOUT, ROLLOUT_DR
+"""Estimators that live through the replayed days, and do not weigh the log's rounds alone."""
+
 PAPER = "Beygelzimer & Langford 2009, by simulation"
 PAPER_DR = "Dudik et al. 2011; Des Raj 1956, by simulation"
 
@@ -309,6 +312,7 @@ class Rollout:
             "request",
             *figures,
             verdict=verdict,
+            simulated=True,
             first_order=(ratios.first_order(),),
         )
 
@@ -327,6 +331,14 @@ class Correction:
     facts: ReplayFacts
     weights: Weights
     sums: UnitSums
+
+
+def refused(name: str, why: str) -> list[Estimate]:
+    """The rollouts of a policy that were not made, and why."""
+    return [
+        Estimate(name, estimator, paper, "request", refused=why)
+        for estimator, paper in zip(ROLLOUTS, (PAPER, PAPER_DR), strict=True)
+    ]
 
 
 def judge(evidence: ModelEvidence, known: float) -> EstimateVerdict:

@@ -12,17 +12,24 @@ from policies.base import Progress, silent
 from simulator import datasets
 from simulator.datasets import kuairand, open_bandit
 from simulator.log.workspace import Workspace, load_catalogue
+from simulator.offpolicy.fits import Wanted
 from simulator.offpolicy.jobs import (
     ReplayJob,
     ReplayOptions,
-    Wanted,
     ab_test,
     exposures,
     joined,
     replay_log,
 )
-from simulator.offpolicy.replay import ESTIMATORS, ReplayError, ReplaySettings, evaluate
+from simulator.offpolicy.replay import (
+    ESTIMATORS,
+    Evaluation,
+    ReplayError,
+    ReplaySettings,
+    evaluate,
+)
 from simulator.offpolicy.result import ReplayResult, gather
+from simulator.offpolicy.rollout import ROLLOUTS, Rollout, refused
 from simulator.offpolicy.rounds import Uniform
 from simulator.offpolicy.scores import orderings
 from simulator.report import find
@@ -55,7 +62,7 @@ def replay(
     *,
     control: str | None = None,
     rewards: Sequence[str] = ("click",),
-    estimators: Sequence[str] = tuple(ESTIMATORS),
+    estimators: Sequence[str] = (*ESTIMATORS, *ROLLOUTS),
     options: ReplayOptions | None = None,
     resamples: int = 1000,
     progress: Progress = silent,
@@ -86,17 +93,25 @@ def replay(
     options = replace(options or ReplayOptions(), reward=rewards[0])
     asked = AskedPolicies(tuple(policies), control)
     settings = ReplaySettings(
-        tuple(estimators), resamples=resamples, seed=options.seed, contexts=options.contexts
+        tuple(name for name in estimators if name not in ROLLOUTS),
+        resamples=resamples,
+        seed=options.seed,
+        contexts=options.contexts,
     )
+    rolled = [name for name in estimators if name in ROLLOUTS]
     return [
-        _replayed(job.of(reward), settings, control, progress)
+        _replayed(job.of(reward), settings, rolled, control, progress)
         for job in _jobs(Path(source), asked, options, progress)
         for reward in rewards
     ]
 
 
 def _replayed(
-    job: ReplayJob, settings: ReplaySettings, control: str | None, progress: Progress
+    job: ReplayJob,
+    settings: ReplaySettings,
+    rolled: Sequence[str],
+    control: str | None,
+    progress: Progress,
 ) -> ReplayResult:
     stored = job.stream.log.metadata
     settings = replace(settings, clusters=job.clusters)
@@ -110,12 +125,36 @@ def _replayed(
     evaluations = evaluate(
         job.stream, job.targets, stored.n_users, stored.n_items, settings, progress
     )
+    if rolled:
+        evaluations = _beside_rollouts(job, evaluations, rolled, settings, progress)
     orders = []
     if job.policies and job.stream.reward == "click":
         orders = orderings(
             replace(job.stream, by="session", contexts=1), job.policies, stored.n_users
         )
     return gather(job, evaluations, orders, control)
+
+
+def _beside_rollouts(
+    job: ReplayJob,
+    evaluations: Sequence[Evaluation],
+    names: Sequence[str],
+    settings: ReplaySettings,
+    progress: Progress,
+) -> list[Evaluation]:
+    """The evaluations with the rollouts of these names, or why there are none."""
+    course, rollout = job.course, None
+    if not isinstance(course, str):
+        rollout = Rollout.of(job.stream, course.past, course.catalogue, course.seed, progress)
+    out = []
+    for place, one in enumerate(evaluations):
+        if isinstance(course, str) or rollout is None:
+            found = refused(one.policy, str(course))
+        else:
+            found = rollout.estimates(one.policy, course.desks[place], settings, progress)
+        kept = [estimate for estimate in found if estimate.estimator in names]
+        out.append(replace(one, estimates=(*one.estimates, *kept)))
+    return out
 
 
 def _jobs(
