@@ -23,9 +23,11 @@ from pathlib import Path
 import numpy as np
 
 CASES = ("ips", "snips", "dr")
-SLATES = ("candidate_ips", "candidate_snips", "candidate_dr")
+SLATES = ("candidate_ips", "candidate_snips", "candidate_dr", "mips", "lips", "offcem")
 """On slates of SLATE items, drawn uniformly one after another; obp has none of them."""
 SLATE = 6
+CLUSTER = 5
+"""Items of a cluster."""
 RESAMPLES = 1000
 
 
@@ -129,9 +131,9 @@ def of_slates(case: str, count: int, items: int) -> dict[str, float]:
             return Target(agree, slate[:, None, :], deterministic=True)
 
     started = time.process_time()
-    (found,) = evaluate(
-        chunks, [Next()], count, items, ReplaySettings((case,), resamples=RESAMPLES, contexts=10)
-    )
+    clusters = (np.arange(items + 1) + CLUSTER - 1) // CLUSTER
+    settings = ReplaySettings((case,), resamples=RESAMPLES, contexts=10, clusters=clusters)
+    (found,) = evaluate(chunks, [Next()], count, items, settings)
     seconds = time.process_time() - started
     interval = found[case].interval()
     return {
