@@ -21,11 +21,11 @@ import numpy as np
 from policies.base import Fitting, silent
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
-from simulator.offpolicy.fits import Lesson, Wanted, fitted
 from simulator.offpolicy.jobs import training
 from simulator.offpolicy.replay import Estimate, ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.target import PolicyTargets
+from simulator.offpolicy.target_fits import Lesson, Wanted, fitted
 from simulator.run.context import load_catalogue
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario

@@ -27,13 +27,13 @@ from simulator.offpolicy.agreement import Agreement, Figure, agreement, for_new_
 from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.fidelity import FEWEST, POLICIES, YARDSTICKS, FidelityResult, widened
 from simulator.offpolicy.fidelity_page import _figures, _policies, answer
-from simulator.offpolicy.fits import Lesson, Wanted, served
 from simulator.offpolicy.jobs import training
 from simulator.offpolicy.online import Online, OnlinePolicy, best_of, online
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.target import PolicyTargets, Target, apart
+from simulator.offpolicy.target_fits import Lesson, Wanted, served
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Arm

@@ -11,7 +11,7 @@ import pytest
 
 from policies.base import Catalogue, Fitting, Sequences
 from policies.popularity import Popularity
-from simulator.offpolicy.fits import Lesson, Wanted, fitted
+from simulator.offpolicy.target_fits import Lesson, Wanted, fitted
 
 ITEMS = 9
 

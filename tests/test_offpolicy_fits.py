@@ -19,12 +19,12 @@ from simulator.cli import main
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT
-from simulator.offpolicy.fits import Lesson, Wanted, fitted
 from simulator.offpolicy.jobs import ReplayJob, ReplayOptions, replay_log, target, training
 from simulator.offpolicy.replay import Evaluation, ReplaySettings, evaluate
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import orderings
 from simulator.offpolicy.target import FittedTargets, PolicyTargets, alone
+from simulator.offpolicy.target_fits import Lesson, Wanted, fitted
 from tests.worlds import simulate_scenario, tiny_scenario
 
 BPR: dict[str, Any] = {"policy": "bpr", "params": {"width": 8, "training": {"epochs": 1}}}

@@ -270,8 +270,8 @@ def test_clusters_by_item_vectors_on_the_command_line(tmp_path: Path) -> None:
 
 def test_clusters_by_item_vectors_find_who_is_liked_together(tmp_path: Path) -> None:
     from policies.base import Catalogue, Fitting
-    from simulator.offpolicy.fits import Lesson
     from simulator.offpolicy.jobs import _clusters
+    from simulator.offpolicy.target_fits import Lesson
 
     log = EventLog.open(two_halves(tmp_path / "log.parquet"))
     lesson, catalogue = Lesson(log.sequences(), 3), Catalogue(200, 20)

@@ -26,7 +26,6 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import LogError, Metadata
 from simulator.offpolicy.diagnostics import Weights
 from simulator.offpolicy.evidence import Evidence
-from simulator.offpolicy.fits import Wanted
 from simulator.offpolicy.jobs import OwnLogTruth, ReplayOptions, replay_log, training
 from simulator.offpolicy.logging_policy import HOUR, Published, PublishedTargets
 from simulator.offpolicy.replay import (
@@ -42,6 +41,7 @@ from simulator.offpolicy.result import as_json, gather
 from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.scores import orderings
 from simulator.offpolicy.target import PolicyTargets, Target, alone, apart
+from simulator.offpolicy.target_fits import Wanted
 from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, percentile
 
 USERS, ITEMS = 300, 8

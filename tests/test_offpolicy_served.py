@@ -15,10 +15,10 @@ from policies.base import silent
 from simulator.cli.replay import replay as command
 from simulator.log.eventlog import EventLog
 from simulator.log.workspace import Workspace, load_catalogue
-from simulator.offpolicy.fits import Wanted
 from simulator.offpolicy.jobs import ReplayOptions, ServedCourse, replay_log, training
 from simulator.offpolicy.replay import ReplaySettings
 from simulator.offpolicy.rollout import ROLLOUTS, Rollout
+from simulator.offpolicy.target_fits import Wanted
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 

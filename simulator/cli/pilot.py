@@ -47,9 +47,9 @@ def exploration(
         ReplayError: no policy or width is given, or the log cannot be planned from.
     """
     from simulator.offpolicy.exploration import explore_pilot
-    from simulator.offpolicy.fits import Wanted
     from simulator.offpolicy.jobs import ReplayOptions, replay_log
     from simulator.offpolicy.settings import ReplayError
+    from simulator.offpolicy.target_fits import Wanted
     from simulator.report import find
     from simulator.report.stored import encode
 

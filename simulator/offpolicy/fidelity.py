@@ -26,7 +26,6 @@ from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.agreement import Agreement, Figure, agreement
 from simulator.offpolicy.estimators import Gain, HitRate
-from simulator.offpolicy.fits import Lesson, Wanted, served
 from simulator.offpolicy.item_clusters import clusters_of
 from simulator.offpolicy.jobs import target, training
 from simulator.offpolicy.online import Online, OnlinePolicy, best_of, online
@@ -36,6 +35,7 @@ from simulator.offpolicy.rollout import Rollout
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import Ordering, orderings
 from simulator.offpolicy.settings import hold_still
+from simulator.offpolicy.target_fits import Lesson, Wanted, served
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Arm

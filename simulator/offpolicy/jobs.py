@@ -20,13 +20,13 @@ from policies.time import DAY
 from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog, merge
 from simulator.log.metadata import FIT, HISTORY
-from simulator.offpolicy.fits import Lesson, Wanted, fitted, served
 from simulator.offpolicy.item_clusters import clusters_by_vectors, clusters_of
 from simulator.offpolicy.logging_policy import Published, PublishedTargets
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream, Uniform
 from simulator.offpolicy.settings import hold_still
 from simulator.offpolicy.target import FittedTargets, PolicyTargets, Targets, alone, apart
+from simulator.offpolicy.target_fits import Lesson, Wanted, fitted, served
 from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, delta
 from simulator.scenario.model import Scenario
 from simulator.serving.desk import Desk

@@ -12,7 +12,6 @@ from policies.base import Progress, silent
 from simulator import datasets
 from simulator.datasets import kuairand, open_bandit
 from simulator.log.workspace import Workspace, load_catalogue
-from simulator.offpolicy.fits import Wanted
 from simulator.offpolicy.jobs import (
     ReplayJob,
     ReplayOptions,
@@ -32,6 +31,7 @@ from simulator.offpolicy.result import ReplayResult, gather
 from simulator.offpolicy.rollout import ROLLOUTS, Rollout, refused
 from simulator.offpolicy.rounds import Uniform
 from simulator.offpolicy.scores import orderings
+from simulator.offpolicy.target_fits import Wanted
 from simulator.report import find
 from simulator.scenario import model
 from simulator.scenario.model import Scenario
