@@ -22,6 +22,7 @@ from simulator.calibration.marginals import Impressions, Marginal, catalogue, me
 from simulator.calibration.scenes import Scene
 from simulator.calibration.targets import (
     CATALOGUE,
+    CLICKS,
     GAP,
     LOGGING,
     RANDOM,
@@ -32,6 +33,7 @@ from simulator.calibration.targets import (
 )
 from simulator.cli import main
 from simulator.log.eventlog import EventLog
+from simulator.log.kinds import FEEDBACK
 from simulator.log.metadata import Metadata
 from simulator.scenario.model import Scenario
 from simulator.users.base import Source
@@ -82,6 +84,12 @@ def test_marginals_by_hand() -> None:
     assert found["active user-days"] == pytest.approx(
         3 / 4
     )  # user 0 on both days, user 1 on one; user 2 never came
+    assert found["impressions of a user"] == pytest.approx(6 / 2)
+    assert found["activity gini"] == pytest.approx((4 - 2) * 2 / (2 * 2 * 6))
+    assert found["impressions of an active day"] == pytest.approx(6 / 3)
+    assert found["visits of an active day"] == pytest.approx(3 / 3)
+    assert found["back the next day"] == pytest.approx(1 / 1)  # of those there on the first day
+    assert math.isnan(found["back within 3 days"])  # the log has two days
     shown = np.array([0, 0, 0, 2, 4])  # of five videos, ascending
     assert found["exposure gini"] == pytest.approx(
         np.abs(shown[:, None] - shown).sum() / (2 * 5 * shown.sum())
@@ -207,7 +215,30 @@ def test_every_knob_is_a_parameter_of_the_scenario() -> None:
                 assert fitting.value_of(
                     fitting.with_values(scenario, {knob.key: value * 0.99}), knob.key
                 ) == pytest.approx(value * 0.99)
-            assert set(block.marginals) <= {target[:2] for target in calibration.TARGETS}
+            for feed, name in block.marginals:
+                assert name in calibration.known_names()[feed]
+
+
+def test_only_what_has_a_target_is_fitted() -> None:
+    every = {knob.key for stage in fitting.STAGES for block in stage.blocks for knob in block.knobs}
+    of_visits = {"users.arrival.per_day", "users.arrival.shape", "users.patience.leave"}
+
+    def knobs(*names: tuple[str, str]) -> set[str]:
+        targets = [calibration.PublishedFigure(*name, 1.0) for name in names]
+        found = fitting.stages(targets)
+        assert all(m in names for stage in found for block in stage.blocks for m in block.marginals)
+        return {knob.key for stage in found for block in stage.blocks for knob in block.knobs}
+
+    assert knobs(*(target[:2] for target in calibration.TARGETS)) >= every - of_visits - {
+        f"users.reactions.{kind}.unclicked" for kind in FEEDBACK
+    }
+    assert knobs((LOGGING, "click")) == {"users.affinity.base"}
+    assert knobs((CLICKS, "exposure gini")) == {
+        "data.logging.temperature",
+        "data.logging.params.boost",
+    }
+    assert knobs((LOGGING, "impressions of a user")) == {"users.arrival.per_day"}
+    assert knobs() == set()
 
 
 def test_the_picture_is_well_formed_and_marks_what_is_out() -> None:

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from benchmarks import hidden
 from simulator.calibration import draws
 from simulator.calibration.draws import OPEN, Range, bootstraps, draw, ranges
-from simulator.calibration.search import STAGES, value_of, with_values
+from simulator.calibration.search import stages, value_of, with_values
 from simulator.calibration.targets import (
     LOGGING,
     RANDOM,
@@ -199,7 +199,9 @@ def test_every_range_is_one_of_the_scenario() -> None:
     for one in ranges(start):
         for place in (-1.0, 0.0, 1.0):
             with_values(start, {one.key: one.at(place)})
-    fitted = {knob.key for stage in STAGES for block in stage.blocks for knob in block.knobs}
+    fitted = {
+        knob.key for stage in stages(TARGETS) for block in stage.blocks for knob in block.knobs
+    }
     assert {one.key for one in ranges(start)} == fitted - {"data.logging.params.boost"} | {
         one.key for one in OPEN
     }
@@ -237,17 +239,16 @@ def test_learned_users_are_drawn_by_the_bayesian_bootstrap() -> None:
 
 
 def test_the_command_writes_what_a_scenario_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    targets = [PublishedFigure(LOGGING, "watch zero", 0.098)]
-    monkeypatch.setattr(draws, "TARGETS", targets)
     file, out = tmp_path / "s.yaml", tmp_path / "worlds.yaml"
-    file.write_text(yaml.safe_dump(SMALL))
+    named = {"targets": {"logging": {"watch zero": 0.098}}}
+    file.write_text(yaml.safe_dump({**SMALL, "calibration": named}))
     asked = ["calibrate", str(file), "--ensemble", str(out), "--number", "3", "--vary"]
     done = CliRunner().invoke(main, [*asked, "users.examination.first"])
     assert done.exit_code == 0, done.output
     assert "What the marginals leave of each parameter" in done.output or "left of" in done.output
-    assert out.read_text().startswith("# 3 worlds that meet all published marginals within 10%")
+    assert out.read_text().startswith("# 3 worlds that meet all their targets within 10%")
     assert len(load(tmp_path, worlds="worlds.yaml").drawn) == 3
     wrong = CliRunner().invoke(main, ["calibrate", str(file), "--vary", KEY])
     assert wrong.exit_code == 2

@@ -62,7 +62,11 @@ def with_history(log: EventLog) -> EventLog:
     meta = dataclasses.replace(
         log.metadata,
         arms=("history", *log.metadata.arms),
-        scenario={**log.metadata.scenario, "data": {"source": "synthetic"}},
+        scenario={
+            **log.metadata.scenario,
+            "data": {"source": "synthetic"},
+            "calibration": {"targets": "kuaishou"},
+        },
     )
     return EventLog(meta, pa.concat_tables([past, ab]))
 
@@ -80,6 +84,52 @@ def test_calibration_is_measured_on_the_history_of_the_log(synthetic: EventLog) 
         r.name: pytest.approx(expected[r.name].value) for r in found.rows
     }
     assert {"click", "like", "watch p50"} <= {r.name for r in found.rows}
+
+
+def test_a_world_without_targets_is_not_held_to_kuaishous(synthetic: EventLog) -> None:
+    """Nothing is claimed of it: no row, no section, and a green check that says so."""
+    scenario = {k: v for k, v in synthetic.metadata.scenario.items() if k != "calibration"}
+    bare = EventLog(dataclasses.replace(synthetic.metadata, scenario=scenario), synthetic.table)
+    found = world.calibration(bare)
+    assert found == Calibration("", 0.1, ())
+    check = checks.calibrated(found)
+    assert check.status == "green"
+    assert "names no targets" in check.value
+
+
+def test_a_world_is_held_to_the_targets_of_its_scenario(synthetic: EventLog) -> None:
+    """Its own click rate is met, another is missed; the error of a measured target counts."""
+    expected = measure(Impressions.of(synthetic, "history"))["click"]
+    clicks = measure(Impressions.of(synthetic, "history").where(clicked(synthetic)))
+
+    def held(**targets: object) -> Calibration:
+        section = {"targets": targets, "tolerance": 0.05, "basis": "a log"}
+        scenario = {**synthetic.metadata.scenario, "calibration": section}
+        named = dataclasses.replace(synthetic.metadata, scenario=scenario)
+        found = world.calibration(EventLog(named, synthetic.table))
+        assert found is not None
+        return found
+
+    met = held(
+        logging={"click": expected.value},
+        clicks={"exposure gini": clicks["exposure gini"].value},
+        random={"click": 0.1},
+    )
+    assert [(row.feed, row.name, row.within) for row in met.rows] == [
+        ("logging", "click", True),
+        ("clicks", "exposure gini", True),
+    ]
+    assert "against a log" in met.basis
+    far = held(logging={"click": 2 * expected.value})
+    assert checks.calibrated(far).status == "red"
+    unsure = held(logging={"click": {"value": 2 * expected.value, "se": expected.value}})
+    assert checks.calibrated(unsure).status == "amber"
+    with pytest.raises(ReportError, match=r"calibration\.targets\.logging\.clik: no such marginal"):
+        held(logging={"clik": 1.0})
+
+
+def clicked(log: EventLog) -> np.ndarray:
+    return np.asarray(log.sequences("history").clicked)
 
 
 def test_a_longer_history_is_measured_on_its_first_users(

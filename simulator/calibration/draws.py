@@ -1,5 +1,5 @@
-"""An ensemble of worlds that all meet the published marginals: what a synthetic world may be, given
-what is known.
+"""An ensemble of worlds that all meet the targets of a scenario: what a synthetic world may be,
+given what is known.
 
 Each world is drawn from all that its parameters may be, and then moved to the targets, no further
 than it must: randomised maximum likelihood (Oliver, He & Reynolds, "Conditioning permeability
@@ -30,8 +30,8 @@ import yaml
 
 from policies.base import Progress, silent
 from simulator.calibration.search import (
-    STAGES,
     hold_to_own_parameters,
+    stages,
     value_of,
     with_values,
 )
@@ -42,6 +42,8 @@ from simulator.calibration.targets import (
     PublishedFigure,
     TargetRow,
     compare,
+    feeds_of,
+    held_to,
     is_beyond,
     measured,
 )
@@ -170,7 +172,7 @@ def _around(scenario: Scenario) -> Iterator[Range]:
     """The ranges of the parameters that are fitted. One that the scenario does not name (of its
     logging policy) stays what it is.
     """
-    for stage in STAGES:
+    for stage in stages(held_to(scenario.calibration) or TARGETS):
         for knob in (knob for block in stage.blocks for knob in block.knobs):
             try:
                 here = value_of(scenario, knob.key)
@@ -201,7 +203,7 @@ def draw(
         number: of worlds.
         vary: parameters to draw (`ranges`).
         tolerance: relative.
-        targets: what to meet; all published figures if left out.
+        targets: what to meet; those that the scenario names if left out.
         one_seed: all worlds have the scenario's seed, and so its catalogue and users, and differ in
             their parameters alone. Small worlds need it: what their seed brings is more than the
             tolerance.
@@ -214,7 +216,8 @@ def draw(
     """
     hold_to_own_parameters(scenario)
     parameters = ranges(scenario, vary)
-    search = _Search(scenario, parameters, tuple(targets or TARGETS), tolerance, folder)
+    figures = tuple(targets or held_to(scenario.calibration))
+    search = _Search(scenario, parameters, figures, tolerance, folder)
     if not one_seed:
         search.compare_seeds()
     search.make_emulator()
@@ -305,7 +308,8 @@ class _Search:
         """The marginals of a world beside their targets; the standard error is at least what
         marginals vary by between seeds, where that was measured.
         """
-        rows = compare(measured(world, folder=self.folder), self.tolerance, self.targets)
+        figures = measured(world, feeds_of(self.targets), folder=self.folder)
+        rows = compare(figures, self.tolerance, self.targets)
         if self.between_seeds is None:
             return rows
         errors = self.between_seeds * [row.target for row in rows]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from markupsafe import Markup
+
 from simulator.calibration.targets import TargetRow
 from simulator.page.figures import (
     Line,
@@ -24,6 +26,7 @@ SCALE = RatioScale(0.5, 2.0, 30, 80)
 
 FEEDS = {
     "logging": "under the logging policy",
+    "clicks": "of the clicks",
     "random": "under random exposure",
     "catalogue": "in the catalogue",
     "gap": "logging / random",
@@ -39,7 +42,7 @@ def draw(rows: Sequence[TargetRow], tolerance: float, name: str) -> str:
     within = sum(row.within for row in rows)
     heading = (
         f"{name}: {within} of {len(rows)} marginals within {percent(tolerance, 0, sign=False)} of"
-        " their published targets"
+        " their targets"
     )
     lines = []
     for feed in dict.fromkeys(row.feed for row in rows):
@@ -53,17 +56,21 @@ def draw(rows: Sequence[TargetRow], tolerance: float, name: str) -> str:
 
 
 def _line(row: TargetRow, tolerance: float) -> Line:
+    return Line(row.name, mark(row, tolerance), f"{number(row.simulated)} ({number(row.target)})")
+
+
+def mark(row: TargetRow, tolerance: float, scale: RatioScale = SCALE) -> Markup:
+    """The mark of a row at simulated / target, with its standard error and the tolerance."""
     note = f"{number(row.simulated)} ({number(row.target)})"
     error = 0.0 if math.isnan(row.se) else row.se / abs(row.target)
     is_drawn = math.isfinite(row.ratio) and row.ratio > 0
     ratio = row.ratio if is_drawn else math.nan
-    mark = strip(
+    return strip(
         Whiskers(ratio, row.ratio - error, row.ratio + error),
-        SCALE,
+        scale,
         "good" if row.within else "bad",
         f"{row.name}: {note}, ratio {number(row.ratio)}",
         region=(1 - tolerance, 1 + tolerance),
         shape="circle" if row.within else "diamond",
         height=18,
     )
-    return Line(row.name, mark, note)

@@ -8,7 +8,7 @@ What a marginal is called says what it is: `click`, `long_view | click`, `watch 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from policies.elementary import logs
 from policies.time import DAY, HOUR
+from simulator.log.answered import answered
 from simulator.log.eventlog import EventLog
 from simulator.log.items import ItemFacts
 from simulator.log.kinds import FEEDBACK
@@ -70,14 +71,15 @@ class Impressions:
         item: ids 1..n_items.
         t: ms.
         click: bool.
-        watch: s.
-        duration: s.
+        watch: s; NaN throughout where the log knows none.
+        duration: s; 0 or NaN where unknown.
         kinds: further feedback by name, bool.
         n_users: of the world.
         n_items: of the world.
         days: length of the log.
         uploaded: `[n_items + 1]` ms at which each video appeared, in a catalogue that lives; None:
             all are there always.
+        is_timed: whether `t` is a time; else only its order, and that of days, says anything.
     """
 
     user: npt.NDArray[np.int64]
@@ -91,6 +93,7 @@ class Impressions:
     n_items: int
     days: int
     uploaded: Floats | None = None
+    is_timed: bool = True
 
     @cached_property
     def per_user(self) -> Floats:
@@ -99,39 +102,65 @@ class Impressions:
 
     @classmethod
     def of(cls, log: EventLog, arm: str | None = None) -> Self:
-        """The impressions of one arm of a log, those without an observed click or watch time left
-        out.
+        """The impressions of one arm of a log, those whose answer was not observed left out
+        (`simulator.log.answered`).
         """
         sequences = log.sequences(arm)
         columns = sequences.columns
-        has_watch = ~np.isnan(columns["watch"])
-        t = sequences.t[has_watch]
+        kept = answered(log, sequences)
+        t = sequences.t[kept]
         days = int(t.max() // DAY - t.min() // DAY + 1) if len(t) else 0
         return cls(
-            user=np.repeat(sequences.user, np.diff(sequences.offsets))[has_watch],
-            item=sequences.items[has_watch],
+            user=np.repeat(sequences.user, np.diff(sequences.offsets))[kept],
+            item=sequences.items[kept],
             t=t,
-            click=sequences.clicked[has_watch],
-            watch=columns["watch"][has_watch].astype(np.float64),
-            duration=columns["duration"][has_watch].astype(np.float64),
-            kinds={kind: (columns[kind] == 1)[has_watch] for kind in FEEDBACK if kind in columns},
+            click=sequences.clicked[kept],
+            watch=columns["watch"][kept].astype(np.float64),
+            duration=columns["duration"][kept].astype(np.float64),
+            kinds={kind: (columns[kind] == 1)[kept] for kind in FEEDBACK if kind in columns},
             n_users=log.metadata.n_users,
             n_items=log.metadata.n_items,
             days=days,
             uploaded=ItemFacts.of_log(log).uploaded if log.metadata.scenario.get("items") else None,
         )
 
+    def where(self, kept: npt.NDArray[np.bool_]) -> Self:
+        """The impressions where `kept` `[N]`; users, items and days stay those of the world."""
+        columns = {
+            name: getattr(self, name)[kept]
+            for name in ("user", "item", "t", "click", "watch", "duration")
+        }
+        kinds = {kind: answers[kept] for kind, answers in self.kinds.items()}
+        return replace(self, kinds=kinds, **columns)
+
+    @property
+    def has_watch(self) -> bool:
+        """Whether any watch time is known."""
+        return bool((~np.isnan(self.watch)).any())
+
+    @property
+    def has_duration(self) -> bool:
+        """Whether the length of what is shown is known, of most impressions."""
+        return bool((self.duration > 0).mean() > 0.5)
+
 
 def measure(seen: Impressions) -> dict[str, Marginal]:
-    """All marginals of these impressions by name.
+    """All marginals of these impressions by name, but those of columns that they do not have.
 
     Raises:
         ValueError: no impressions.
     """
     if not len(seen.user):
         raise ValueError("marginals: a log without impressions has none")
-    alike = {**_rates(seen), **_watching(seen), **_spreads(seen), **_exposure(seen)}
-    return {**alike, **_curves(seen), **_life(seen)}
+    return {
+        **_rates(seen),
+        **(_watching(seen) if seen.has_watch else {}),
+        **_spreads(seen),
+        **_exposure(seen),
+        **(_visits(seen) if seen.is_timed else {}),
+        **_curves(seen),
+        **_life(seen),
+    }
 
 
 def catalogue(duration: Floats) -> dict[str, Marginal]:
@@ -185,7 +214,10 @@ def _watching(seen: Impressions) -> dict[str, Marginal]:
     clicked = _quantiles("watch", watched, (50,), seen, seen.click) if seen.click.any() else {}
     rows["watch p50 | click"] = clicked.get("watch p50", _NONE)
     rows["watch mean | click"] = _mean(watched, seen, seen.click)
-    return rows | _quantiles("watch/duration", watched / seen.duration, (50, 75, 90), seen)
+    if seen.has_duration:
+        known = seen.where(seen.duration > 0)
+        rows |= _quantiles("watch/duration", known.watch / known.duration, (50, 75, 90), known)
+    return rows
 
 
 def _quantiles(
@@ -219,7 +251,6 @@ def _spreads(seen: Impressions) -> dict[str, Marginal]:
     for name, index in (("user", seen.user), ("video", seen.item)):
         n = np.bincount(index)
         click = np.bincount(index, seen.click)[n >= ENOUGH] / n[n >= ENOUGH]
-        watch = np.bincount(index, seen.watch)[n >= ENOUGH] / n[n >= ENOUGH]
         noise = click * (1.0 - click) / (n[n >= ENOUGH] - 1)
         enough = len(click) > 1
         sd = float(np.sqrt(max(click.var(ddof=1) - noise.mean(), 0.0))) if enough else np.nan
@@ -229,6 +260,9 @@ def _spreads(seen: Impressions) -> dict[str, Marginal]:
             if enough
             else _NONE
         )
+        if not seen.has_watch:
+            continue
+        watch = np.bincount(index, seen.watch)[n >= ENOUGH] / n[n >= ENOUGH]
         rows[f"watch mean of {name}s"] = (
             Marginal(float(watch.mean()), float(watch.std() / np.sqrt(len(watch))))
             if enough
@@ -241,24 +275,69 @@ _NONE = Marginal(float("nan"), float("nan"))
 
 
 def _exposure(seen: Impressions) -> dict[str, Marginal]:
-    """How concentrated exposure is over the whole catalogue (as far as it has appeared), and how
-    often users are there.
+    """How concentrated exposure is, over the whole catalogue (as far as it has appeared) and over
+    the users who came.
     """
     shown = np.bincount(seen.item, minlength=seen.n_items + 1)[1:]
     if seen.uploaded is not None:
         shown = shown[seen.uploaded[1:] <= seen.t.max()]
     shown = np.sort(shown)
-    rank = np.arange(1, len(shown) + 1)
-    gini = float(((2 * rank - len(shown) - 1) @ shown) / (len(shown) * shown.sum()))
     top = float(shown[len(shown) - len(shown) // 5 :].sum() / shown.sum())
-    day = seen.t // DAY
-    active_days = len(np.unique(seen.user * (day.max() - day.min() + 1) + day - day.min()))
-    share = active_days / (len(np.unique(seen.user)) * seen.days)
+    active = np.sort(seen.per_user[seen.per_user > 0])
     return {
-        "exposure gini": Marginal(gini, np.nan),
+        "exposure gini": Marginal(_gini(shown), np.nan),
         "exposure top 20%": Marginal(top, np.nan),
-        "active user-days": Marginal(share, np.nan),
+        "impressions of a user": Marginal(
+            float(active.mean()), float(active.std() / np.sqrt(len(active)))
+        ),
+        "activity gini": Marginal(_gini(active), np.nan),
     }
+
+
+def _gini(ascending: npt.NDArray[Any]) -> float:
+    """The Gini coefficient of counts in ascending order."""
+    n = len(ascending)
+    rank = np.arange(1, n + 1)
+    return float(((2 * rank - n - 1) @ ascending) / (n * ascending.sum()))
+
+
+PAUSE = 1_800_000
+"""ms: a longer pause of a user ends a visit, in a log and in a world alike."""
+
+
+def _visits(seen: Impressions) -> dict[str, Marginal]:
+    """How often users are there, how long, and whether they come back.
+
+    A visit ends with a pause of more than `PAUSE`; it belongs to the day on which it begins.
+    """
+    order = np.lexsort((seen.t, seen.user))
+    user, t = seen.user[order], seen.t[order]
+    begins = np.ones(len(user), dtype=bool)
+    begins[1:] = (user[1:] != user[:-1]) | (np.diff(t) > PAUSE)
+    day = t // DAY - int(t.min()) // DAY
+    key = np.unique(user * seen.days + day)
+    who, when = key // seen.days, key % seen.days
+    active = np.bincount(who, minlength=seen.n_users).astype(np.float64)
+    visits = np.bincount(user[begins], minlength=seen.n_users).astype(np.float64)
+    came = (active > 0).astype(np.float64)
+    rows = {
+        "active user-days": _ratio(active / seen.days, came),
+        "impressions of an active day": _ratio(seen.per_user, active),
+        "visits of an active day": _ratio(visits, active),
+    }
+    for days, name in RETURNS.items():
+        early = when + days < seen.days
+        following = np.searchsorted(key, key, side="right")
+        following = np.minimum(following, len(key) - 1)
+        again = (key[following] - key <= days) & (key[following] > key) & (who[following] == who)
+        asked = np.bincount(who[early], minlength=seen.n_users).astype(np.float64)
+        total = np.bincount(who[early & again], minlength=seen.n_users)
+        rows[name] = _ratio(total, asked)
+    return rows
+
+
+RETURNS = {1: "back the next day", 3: "back within 3 days"}
+"""Days after an active day within which a user comes back, and what the marginal is called."""
 
 
 WEEK = 7
@@ -301,8 +380,10 @@ def _life(seen: Impressions) -> dict[str, Marginal]:
 def _curves(seen: Impressions) -> dict[str, Marginal]:
     hour = seen.t % DAY // HOUR
     by_hour = np.bincount(seen.user * 24 + hour, minlength=seen.n_users * 24).reshape(-1, 24)
-    rows = {f"hour {h:02d}": _ratio(by_hour[:, h], seen.per_user) for h in range(24)}
-    for name, (low, high) in DURATIONS.items():
+    rows = {}
+    if seen.is_timed:
+        rows = {f"hour {h:02d}": _ratio(by_hour[:, h], seen.per_user) for h in range(24)}
+    for name, (low, high) in DURATIONS.items() if seen.has_duration else ():
         rows[f"click {name}"] = _mean(
             seen.click, seen, (seen.duration > low) & (seen.duration <= high)
         )

@@ -1,5 +1,5 @@
-"""The free parameters of a synthetic scenario fitted to its targets; what is measured and what is
-published lives elsewhere.
+"""The free parameters of a synthetic scenario fitted to its targets; what is measured and what the
+targets are lives elsewhere.
 
 The noise of every answer is keyed by what it decides, so two nearby parameter values share it
 (common random numbers) and their difference is smooth enough for Gauss-Newton steps.
@@ -15,13 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from simulator.calibration.marginals import Marginal
 from simulator.calibration.targets import (
+    CLICKS,
     LOGGING,
     RANDOM,
     TARGETS,
     TOLERANCE,
     CalibrationError,
     PublishedFigure,
+    feeds_of,
+    held_to,
     measured,
 )
 from simulator.scenario.changes import changed, number_at
@@ -33,24 +37,32 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 
+Place = tuple[str, str]
+"""A marginal: its feed and its name."""
+
+
 @dataclass(frozen=True)
 class Knob:
     """A free parameter: its dotted key in the scenario, the step in which it is tried (of its
     logarithm if `log`), its greatest value.
+
+    `by`: the marginals that tell it from others; without a target for one of these it stays what it
+    is. All of its block's if empty.
     """
 
     key: str
     step: float = 0.05
     log: bool = True
     most: float = np.inf
+    by: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True)
 class KnobBlock:
-    """Knobs and the marginals that they answer for, as (feed, name)."""
+    """Knobs and the marginals that they answer for."""
 
     knobs: tuple[Knob, ...]
-    marginals: tuple[tuple[str, str], ...]
+    marginals: tuple[Place, ...]
 
 
 @dataclass(frozen=True)
@@ -64,24 +76,23 @@ class Stage:
     evaluations: int
 
 
-def _both(*names: str) -> tuple[tuple[str, str], ...]:
+def _both(*names: str) -> tuple[Place, ...]:
     return tuple((feed, name) for name in names for feed in (LOGGING, RANDOM))
 
 
+def _visits(*names: str) -> tuple[Place, ...]:
+    return tuple((feed, name) for name in names for feed in (LOGGING, CLICKS))
+
+
 def _reaction(kind: str) -> KnobBlock:
-    # What is given to unclicked videos is identified only where its rate is published (like); the
-    # others keep theirs.
-    conditional = tuple((LOGGING, f"{kind} | {given}") for given in ("click", "no click"))
-    published = {target[:2] for target in TARGETS}
-    knobs = [
+    given = (LOGGING, f"{kind} | click")
+    otherwise = (LOGGING, f"{kind} | no click")
+    knobs = (
         Knob(f"users.reactions.{kind}.rate", 0.1, most=0.5),
         Knob(f"users.reactions.{kind}.affinity", 0.1, log=False),
-    ]
-    if any(name in published for name in conditional):
-        knobs.append(Knob(f"users.reactions.{kind}.unclicked", 0.3))
-    return KnobBlock(
-        tuple(knobs), (*_both(kind), *(name for name in conditional if name in published))
+        Knob(f"users.reactions.{kind}.unclicked", 0.3, by=(otherwise,)),
     )
+    return KnobBlock(knobs, (*_both(kind), given, otherwise))
 
 
 def _duration(key: str, bucket: str) -> KnobBlock:
@@ -98,23 +109,42 @@ _DURATIONS = {
     "240.0": ">120 s",
 }
 
+_VISITS = KnobBlock(
+    (
+        Knob("users.arrival.per_day", 0.1, by=_visits("impressions of a user")),
+        Knob("users.arrival.shape", 0.1, by=_visits("activity gini")),
+        Knob("users.patience.leave", most=0.97, by=_visits("impressions of an active day")),
+    ),
+    _visits(
+        "impressions of a user",
+        "activity gini",
+        "active user-days",
+        "impressions of an active day",
+        "visits of an active day",
+        "back the next day",
+        "back within 3 days",
+    ),
+)
+_OF_ACTIVITY = tuple(
+    (LOGGING, f"click of {name} users") for name in ("full-active", "high", "middle", "low")
+)
+_CONCENTRATION = _visits("exposure gini", "exposure top 20%")
 _CLICKS = KnobBlock(
     (
-        Knob("users.affinity.base", 0.1, log=False),
-        Knob("users.affinity.user"),
-        Knob("users.affinity.quality"),
-        Knob("users.affinity.match"),
-        Knob("users.affinity.activity", 0.05, log=False),
-        Knob("data.logging.temperature"),
-        Knob("data.logging.epsilon", 0.1, most=1.0),
-        Knob("data.logging.params.boost"),
+        Knob("users.affinity.base", 0.1, log=False, by=_both("click")),
+        Knob("users.affinity.user", by=((LOGGING, "click sd of users"),)),
+        Knob("users.affinity.quality", by=((LOGGING, "click sd of videos"),)),
+        Knob("users.affinity.match", by=((RANDOM, "click"),)),
+        Knob("users.affinity.activity", 0.05, log=False, by=_OF_ACTIVITY),
+        Knob("data.logging.temperature", by=_CONCENTRATION),
+        Knob("data.logging.epsilon", 0.1, most=1.0, by=((RANDOM, "click"), *_CONCENTRATION)),
+        Knob("data.logging.params.boost", by=_CONCENTRATION),
     ),
     (
         *_both("click", "click mean of videos", "click mean of users"),
         *((LOGGING, f"click sd of {name}") for name in ("users", "videos")),
-        *((LOGGING, f"click of {name} users") for name in ("full-active", "high", "middle", "low")),
-        (LOGGING, "exposure gini"),
-        (LOGGING, "exposure top 20%"),
+        *_OF_ACTIVITY,
+        *_CONCENTRATION,
     ),
 )
 _WATCH = KnobBlock(
@@ -127,6 +157,7 @@ _WATCH = KnobBlock(
         Knob("users.watch.shape"),
         Knob("users.watch.stop", most=1.0),
         Knob("users.watch.loop", most=1.0),
+        Knob("data.logging.params.brevity", log=False, by=((LOGGING, "watch/duration p50"),)),
     ),
     (
         *_both("long_view", "watch mean of videos", "watch mean of users"),
@@ -139,9 +170,10 @@ _WATCH = KnobBlock(
     ),
 )
 STAGES = (
-    Stage("clicks", (_CLICKS,), 4),
-    Stage("durations", tuple(_duration(key, name) for key, name in _DURATIONS.items()), 3),
-    Stage("watching", (_WATCH,), 6),
+    Stage("visits", (_VISITS,), 8),
+    Stage("clicks", (_CLICKS,), 12),
+    Stage("durations", tuple(_duration(key, name) for key, name in _DURATIONS.items()), 5),
+    Stage("watching", (_WATCH,), 10),
     Stage(
         "reactions",
         tuple(
@@ -151,6 +183,26 @@ STAGES = (
         5,
     ),
 )
+"""All that can be fitted, whatever the targets."""
+
+
+def stages(targets: Sequence[PublishedFigure]) -> tuple[Stage, ...]:
+    """What these targets can fit: their marginals, and the knobs that one of these is about."""
+    wanted = {target[:2] for target in targets}
+    fitted = []
+    for stage in STAGES:
+        blocks = [_of_targets(block, wanted) for block in stage.blocks]
+        blocks = [block for block in blocks if block.knobs and block.marginals]
+        if blocks:
+            fitted.append(Stage(stage.name, tuple(blocks), stage.evaluations))
+    return tuple(fitted)
+
+
+def _of_targets(block: KnobBlock, wanted: set[Place]) -> KnobBlock:
+    marginals = tuple(name for name in block.marginals if name in wanted)
+    knobs = tuple(knob for knob in block.knobs if not knob.by or wanted & set(knob.by))
+    return KnobBlock(knobs, marginals)
+
 
 Report = Callable[[str, Mapping[str, float], float], None]
 """Called after every simulation as (stage, values by key, cost)."""
@@ -159,7 +211,7 @@ Report = Callable[[str, Mapping[str, float], float], None]
 def fit(
     scenario: Scenario, report: Report, rounds: int = 1, folder: Path | None = None
 ) -> Scenario:
-    """The scenario with its free parameters moved to the targets, stage by stage.
+    """The scenario with its free parameters moved to the targets that it names, stage by stage.
 
     Least squares of log(simulated / target) / tolerance by the trust-region method (Branch, Coleman
     & Li 1999; scipy).
@@ -174,9 +226,10 @@ def fit(
         CalibrationError: the users are of another kind.
     """
     hold_to_own_parameters(scenario)
+    targets = held_to(scenario.calibration)
     for _ in range(rounds):
-        for stage in STAGES:
-            scenario = fit_stage(scenario, stage, report, folder=folder)
+        for stage in stages(targets):
+            scenario = fit_stage(scenario, stage, report, targets, folder)
     return scenario
 
 
@@ -199,11 +252,20 @@ def fit_stage(
     row_block = np.array([b for b, block in enumerate(stage.blocks) for _ in block.marginals])
     wanted = {target[:2]: target for target in targets}
     start = np.array([value_of(scenario, knob.key) for knob in knobs])
+    most = np.array(
+        [
+            np.log(knob.most / s) if knob.log else knob.most - s
+            for s, knob in zip(start, knobs, strict=True)
+        ]
+    )
+    most = np.maximum(most, 1e-9)  # a knob that starts at its most may go down alone
+    feeds = feeds_of(wanted[name] for name in names)
     memory: dict[bytes, Floats] = {}
 
     def at(z: Floats) -> Scenario:
         moved = [
-            s * np.exp(x) if knob.log else s + x for s, x, knob in zip(start, z, knobs, strict=True)
+            min(s * np.exp(x) if knob.log else s + x, knob.most)
+            for s, x, knob in zip(start, z, knobs, strict=True)
         ]
         return with_values(
             scenario, {k.key: float(f"{m:.5g}") for k, m in zip(knobs, moved, strict=True)}
@@ -212,9 +274,9 @@ def fit_stage(
     def residuals(z: Floats) -> Floats:
         if z.tobytes() not in memory:
             tried = at(z)
-            simulated = measured(tried, folder=folder)
+            simulated = measured(tried, feeds, folder=folder)
             memory[z.tobytes()] = np.array(
-                [_residual(wanted[name], simulated[name[0]][name[1]].value) for name in names]
+                [_residual(wanted[name], simulated.get(name[0], {})) for name in names]
             )
             report(
                 stage.name,
@@ -223,27 +285,42 @@ def fit_stage(
             )
         return memory[z.tobytes()]
 
-    def jacobian(z: Floats) -> Floats:
-        """Forward differences; one knob of every block at a time."""
+    def differences(z: Floats) -> Floats:
+        """Forward differences, backward at a knob's most; one knob of every block at a time."""
         here, out = residuals(z), np.zeros((len(names), len(knobs)))
         for j in range(rank_in_block.max() + 1):
             tried = np.flatnonzero(rank_in_block == j)
             step = np.zeros(len(knobs))
             step[tried] = [knobs[i].step for i in tried]
+            step = np.where(z + step > most, -step, step)
             change = residuals(z + step) - here
             for i in tried:
                 mine = row_block == block_of[i]
-                out[mine, i] = change[mine] / knobs[i].step
+                out[mine, i] = change[mine] / step[i]
         return out
 
-    most = np.array(
-        [
-            np.log(knob.most / s) if knob.log else knob.most - s
-            for s, knob in zip(start, knobs, strict=True)
-        ]
-    )
-    # This leaves room for a step; a knob that starts at its most stays there.
-    most = np.maximum(most - 0.02, 1e-9)
+    known: list[tuple[Floats, Floats]] = []
+
+    def jacobian(z: Floats) -> Floats:
+        """Differences at the start; from there on what each step has shown of them (Broyden, "A
+        class of methods for solving nonlinear simultaneous equations", 1965), block by block: a
+        simulation a step in place of one for each knob.
+        """
+        if not known:
+            known.append((z.copy(), differences(z)))
+            return known[-1][1]
+        last, slopes = known[-1]
+        step = z - last
+        surprise = residuals(z) - residuals(last) - slopes @ step
+        slopes = slopes.copy()
+        for block in range(len(stage.blocks)):
+            rows, columns = row_block == block, block_of == block
+            length = float(step[columns] @ step[columns])
+            if length > 0.0:
+                slopes[np.ix_(rows, columns)] += np.outer(surprise[rows], step[columns]) / length
+        known.append((z.copy(), slopes))
+        return slopes
+
     least_squares(
         residuals,
         np.zeros(len(knobs)),
@@ -256,8 +333,13 @@ def fit_stage(
     return at(np.frombuffer(min(memory, key=lambda z: float((memory[z] ** 2).sum()))))
 
 
-def _residual(target: PublishedFigure, value: float) -> float:
-    return float(np.log(max(value, 1e-3 * target.value) / target.value) / TOLERANCE)
+def _residual(target: PublishedFigure, simulated: Mapping[str, Marginal]) -> float:
+    """log(simulated / target) in units of the tolerance and of the error of a measured target; a
+    marginal that cannot be measured counts as a thousandth of its target.
+    """
+    value = simulated[target.name].value if target.name in simulated else 0.0
+    ratio = max(float(np.nan_to_num(value)) / target.value, 1e-3)
+    return float(np.log(ratio) / np.hypot(TOLERANCE, target.se / target.value))
 
 
 def hold_to_own_parameters(scenario: Scenario) -> None:

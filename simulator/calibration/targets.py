@@ -1,5 +1,5 @@
-"""A world held to its published marginals: targets, rows of (target, simulated, within), and cheap
-exposure of a world.
+"""A world held to its targets: published figures or a log's own, rows of (target, simulated,
+within), and cheap exposure of a world.
 
 A simulator that is not held to its marginals proves nothing; what is measured here is what a report
 shows on its first screen.
@@ -8,7 +8,8 @@ shows on its first screen.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -19,7 +20,10 @@ from policies.calls import Calls
 from policies.time import DAY
 from simulator.calibration.marginals import Impressions, Marginal, catalogue, measure
 from simulator.calibration.scenes import LivingScene, Scene
+from simulator.config.document import Keys, dotted, near
 from simulator.living.life import Uploads
+from simulator.log.kinds import FEEDBACK
+from simulator.scenario.held_to import FEEDS, CalibrationSpec
 from simulator.scenario.populations import behind, synthetic_catalogue
 from simulator.users.base import Source, Users
 
@@ -29,10 +33,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.10
 """Relative: how far a marginal may be from its target."""
 
-LOGGING, RANDOM, CATALOGUE, GAP = "logging", "random", "catalogue", "gap"
-"""What a marginal is measured on: the feed of the logging policy, uniformly random exposure, the
-catalogue; logging / random.
-"""
+LOGGING, CLICKS, RANDOM, CATALOGUE, GAP = FEEDS
 
 _PURE = "KuaiRand-Pure"
 # Kind: standard feed, random exposure, their published ratio; all of KuaiRand-Pure, so that both
@@ -61,17 +62,19 @@ _DURATION_CLICKS = {
 
 
 class PublishedFigure(NamedTuple):
-    """A published figure.
+    """A published figure, or one that was measured on a log.
 
     Attributes:
-        feed: what it is measured on: `logging`, `random`, `catalogue`, or `gap` (logging / random).
+        feed: what it is measured on, one of `FEEDS`.
         name: of the marginal (`simulator.calibration.marginals`).
-        value: published.
+        value: of it.
+        se: standard error of a measured one; 0 where none is known.
     """
 
     feed: str
     name: str
     value: float
+    se: float = 0.0
 
 
 def _targets() -> Iterable[PublishedFigure]:
@@ -150,11 +153,11 @@ class TargetRow(NamedTuple):
     """A marginal beside its target.
 
     Attributes:
-        feed: `logging`, `random`, `catalogue` or `gap`.
+        feed: one of `FEEDS`.
         name: of the marginal.
-        target: published.
+        target: published, or measured on a log.
         simulated: measured.
-        se: standard error of `simulated` (NaN: none is given).
+        se: standard error of `simulated` (NaN: none is given), and of a target that was measured.
         ratio: simulated / target.
         within: |ratio - 1| <= tolerance.
     """
@@ -166,6 +169,54 @@ class TargetRow(NamedTuple):
     se: float
     ratio: float
     within: bool
+
+
+def held_to(section: CalibrationSpec) -> tuple[PublishedFigure, ...]:
+    """The targets that a scenario names; () where it names none.
+
+    Raises:
+        CalibrationError: a target of a marginal that there is not.
+    """
+    if section.targets == "kuaishou":
+        return TARGETS
+    for keys, rule in unknown_targets(section):
+        raise CalibrationError(f"{dotted(keys)}: {rule}")
+    return tuple(
+        PublishedFigure(feed, name, target.value, target.se or 0.0)
+        for feed, targets in section.named.items()
+        for name, target in targets.items()
+    )
+
+
+def unknown_targets(section: CalibrationSpec) -> Iterator[tuple[Keys, str]]:
+    """Targets of marginals that there are not: their keys, and the rule."""
+    known = known_names()
+    for feed, targets in section.named.items():
+        for name in targets:
+            if name not in known[feed]:
+                yield (
+                    ("calibration", "targets", feed, name),
+                    f"no such marginal; {near(name, known[feed])}",
+                )
+
+
+def feeds_of(targets: Iterable[PublishedFigure]) -> frozenset[str]:
+    """The feeds that must be measured to compare these."""
+    feeds = {target.feed for target in targets}
+    return frozenset(feeds | {LOGGING, RANDOM} if GAP in feeds else feeds)
+
+
+@cache
+def known_names() -> Mapping[str, frozenset[str]]:
+    """The marginals that can be measured, by feed."""
+    one = np.zeros(1, dtype=np.int64)
+    seconds = np.ones(1)
+    answers = dict.fromkeys(FEEDBACK, one == 1)
+    uploaded = np.zeros(6)
+    seen = Impressions(one, one + 1, one, one == 0, seconds, seconds, answers, 1, 5, 1, uploaded)
+    of_feeds = frozenset(measure(seen))
+    names = dict.fromkeys((LOGGING, CLICKS, RANDOM, GAP), of_feeds)
+    return {**names, CATALOGUE: frozenset(catalogue(seconds))}
 
 
 class IsCompared(Protocol):
@@ -211,7 +262,7 @@ def compare(
                 *target[:2],
                 target.value,
                 marginal.value,
-                marginal.se,
+                float(np.hypot(marginal.se, target.se)),
                 ratio,
                 bool(abs(ratio - 1.0) <= tolerance),
             )
@@ -315,17 +366,17 @@ Measured = dict[str, dict[str, Marginal]]
 
 def measured(
     scenario: Scenario,
-    feeds: Sequence[str] = (LOGGING, RANDOM, CATALOGUE),
+    feeds: Collection[str] = (LOGGING, RANDOM, CATALOGUE),
     replications: int = 1,
     progress: Progress = silent,
     folder: Path | None = None,
 ) -> Measured:
-    """The marginals of a synthetic scenario by feed: its history, the same users under random
-    exposure, its videos.
+    """The marginals of a synthetic scenario by feed: its history, the clicks in it, the same users
+    under random exposure, its videos.
 
     Args:
         scenario: synthetic.
-        feeds: which to measure.
+        feeds: which to measure; a gap follows from its two feeds.
         replications: how many worlds are drawn from the scenario's parameters, under its seed and
             the seeds after it; of several, the mean of each marginal and its standard error between
             worlds. One world is what a run makes; several say whether its parameters fit, where one
@@ -341,18 +392,22 @@ def measured(
             "data.source must be 'synthetic': a real log is what it is; got"
             f" {scenario.data.source!r}"
         )
+    exposures = [feed for feed in (LOGGING, RANDOM, CATALOGUE) if feed in feeds]
+    if CLICKS in feeds and LOGGING not in feeds:
+        exposures.insert(0, LOGGING)
+    n = replications * len(exposures)
     worlds: list[Measured] = []
     for r in range(replications):
         worlds.append({})
-        for i, feed in enumerate(feeds):
-            progress("measure the world", r * len(feeds) + i, replications * len(feeds), {})
-            worlds[r][feed] = _marginals(
-                scenario, (scenario.seed + r) % 2**64, feed, folder or Path()
-            )
-    progress("measure the world", replications * len(feeds), replications * len(feeds), {})
+        for i, feed in enumerate(exposures):
+            progress("measure the world", r * len(exposures) + i, n, {})
+            seed = (scenario.seed + r) % 2**64
+            worlds[r] |= _marginals(scenario, seed, feed, folder or Path(), CLICKS in feeds)
+    progress("measure the world", n, n, {})
     return {
         feed: {name: _mean([world[feed][name] for world in worlds]) for name in worlds[0][feed]}
         for feed in worlds[0]
+        if all(feed in world for world in worlds)
     }
 
 
@@ -363,28 +418,65 @@ def _mean(marginals: Sequence[Marginal]) -> Marginal:
     return Marginal(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
 
 
-def _marginals(scenario: Scenario, seed: int, feed: str, folder: Path) -> dict[str, Marginal]:
-    """The marginals of one feed of the world of this seed."""
+def _marginals(scenario: Scenario, seed: int, feed: str, folder: Path, clicks: bool) -> Measured:
+    """The marginals of one feed of the world of this seed; with those of the clicks in the logging
+    policy's, where these are asked for.
+    """
+    if feed == CATALOGUE:
+        known = synthetic_catalogue(scenario.users, folder, seed)
+        return {feed: catalogue(np.asarray(_durations(scenario, known)[1:], dtype=np.float64))}
+    seen = world_log(scenario, seed, feed, folder)
+    return by_feed(seen, clicks=clicks) if feed == LOGGING else {feed: measure(seen)}
+
+
+def by_feed(seen: Impressions, *, clicks: bool) -> Measured:
+    """The marginals of what a logging policy showed and, where they are asked for and there are
+    any, of the clicks alone.
+    """
+    measured = {LOGGING: measure(seen)}
+    if clicks and seen.click.any():
+        measured[CLICKS] = measure(seen.where(seen.click))
+    return measured
+
+
+def world_log(
+    scenario: Scenario, seed: int, feed: str, folder: Path, ahead: int = 0
+) -> Impressions:
+    """What the users of a synthetic scenario see and answer in its history.
+
+    Args:
+        scenario: synthetic.
+        seed: of the world.
+        feed: LOGGING, or RANDOM for uniformly random exposure.
+        folder: that of the scenario, where plug-in files are looked up.
+        ahead: further days that the logging policy goes on for.
+
+    Raises:
+        CalibrationError: the catalogue has no durations.
+    """
     population = behind(scenario.users, folder)
     source = Source(synthetic_catalogue(scenario.users, folder, seed))
-    n_items, durations = source.catalogue.n_items, source.catalogue.items.get("duration")
-    if durations is None:
-        rule = "a world is held to durations, too: its catalogue must have items['duration'] (s)"
-        raise CalibrationError(f"{scenario.where(('users', 'kind'))}: {rule}")
-
-    if feed == CATALOGUE:
-        return catalogue(np.asarray(durations[1:], dtype=np.float64))
+    durations = _durations(scenario, source.catalogue)
     users: Users = population.build(source, seed, scenario.days, Path())
     calls = None
     if feed == LOGGING:
         calls = _logging(scenario, source.catalogue, users, seed, folder)
-    days, serving, scene = scenario.data.history_days, scenario.serving, Scene(calls, seed, n_items)
+    serving, days = scenario.serving, scenario.data.history_days + ahead
+    scene = Scene(calls, seed, source.catalogue.n_items)
     if scenario.items is not None:
         uploads = Uploads.draw(scenario.items, source.catalogue.items["author"], seed, -days)
         people: Any = users  # of the kinds that `items` goes with
         scene = LivingScene(calls, seed, source.catalogue, uploads, people)
     memory = serving.seen or serving.history
-    return measure(expose(users, scene, days, serving.slate, durations, memory))
+    return expose(users, scene, days, serving.slate, durations, memory)
+
+
+def _durations(scenario: Scenario, known: Catalogue) -> Any:
+    durations = known.items.get("duration")
+    if durations is None:
+        rule = "a world is held to durations, too: its catalogue must have items['duration'] (s)"
+        raise CalibrationError(f"{scenario.where(('users', 'kind'))}: {rule}")
+    return durations
 
 
 def _logging(scenario: Scenario, known: Catalogue, users: Users, seed: int, folder: Path) -> Calls:

@@ -60,6 +60,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "simulator.cli.calibrate:calibrate",
         "Hold a world to its published marginals, or fit it to them.",
     ),
+    "world": (
+        "simulator.cli.world:world",
+        "Make worlds from a log: learned users, and a world held to its own figures.",
+    ),
     "data": ("simulator.cli.data:data", "Describe tables of interactions; prepare raw data sets."),
     "scenario": (
         "simulator.cli.scenario:scenario",

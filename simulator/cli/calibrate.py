@@ -1,6 +1,4 @@
-"""`abtest calibrate`: a world beside its published marginals, as a table and a picture; or fitted
-to them.
-"""
+"""`abtest calibrate`: a world beside its targets, as a table and a picture; or fitted to them."""
 
 from __future__ import annotations
 
@@ -35,11 +33,14 @@ if TYPE_CHECKING:
     "--replications", type=COUNT, default=1, show_default=True, help="Worlds to draw and average."
 )
 @click.option(
+    "--targets",
+    type=click.Choice(["kuaishou"]),
+    help="Overrides the scenario's calibration.targets: the published figures of Kuaishou's logs.",
+)
+@click.option(
     "--tolerance",
     type=click.FloatRange(0, min_open=True),
-    default=0.10,
-    show_default=True,
-    help="Relative.",
+    help="A fraction; the scenario's calibration.tolerance (0.1) if left out.",
 )
 @click.option("--picture", type=FILE, help="Write the comparison as a self-contained SVG.")
 @click.option("--fit", "fitted", type=FILE, help="Fit the free parameters, write them there.")
@@ -77,7 +78,8 @@ def calibrate(
     scenario: Path,
     seed: int | None,
     replications: int,
-    tolerance: float,
+    targets: str | None,
+    tolerance: float | None,
     picture: Path | None,
     fitted: Path | None,
     rounds: int,
@@ -86,8 +88,8 @@ def calibrate(
     vary: tuple[str, ...],
     one_seed: bool,
 ) -> None:
-    """Hold SCENARIO's synthetic world to its published marginals: under its logging policy, under
-    random exposure, in its catalogue.
+    """Hold SCENARIO's synthetic world to the targets that it names (`calibration`): figures that
+    were published, or that `abtest world fit` has measured on a log.
 
     Exit code 0: all within the tolerance. 1: at least one is out of it. 2: bad input.
 
@@ -100,10 +102,10 @@ def calibrate(
     abtest calibrate scenarios/kuaishou_like.yaml --fit fitted.yaml
     abtest calibrate scenarios/drawn_worlds.yaml --ensemble worlds.yaml --number 30
     """
-    from simulator.calibration.targets import compare, measured
+    from simulator.calibration.targets import compare, feeds_of, held_to, measured
     from simulator.log.files import write_text
     from simulator.run.progress import board
-    from simulator.scenario.model import Scenario, find
+    from simulator.scenario.model import Scenario, ScenarioError, find
 
     if vary and ensemble is None:
         raise click.UsageError("--vary goes with --ensemble")
@@ -111,7 +113,15 @@ def calibrate(
         raise click.UsageError("--ensemble goes without --fit and --picture")
     with failures():
         folder = find(scenario).parent
-        loaded = Scenario.load(scenario, {"seed": seed})
+        overrides = {"seed": seed, "calibration": targets}
+        loaded = Scenario.load(scenario, overrides, {"calibration": "--targets"})
+        figures = held_to(loaded.calibration)
+        tolerance = tolerance or loaded.calibration.tolerance
+        if not figures and loaded.data.source == "synthetic":
+            rule = "names no targets to hold its world to"
+            advice = "write `calibration: kuaishou`, give --targets, or measure them on your log"
+            where = loaded.where(("calibration",))
+            raise ScenarioError(f"{where}: {rule}: {advice} (`abtest world fit`)")
         if ensemble is not None:
             _draw(loaded, ensemble, number, vary, one_seed, tolerance, folder)
             return
@@ -121,11 +131,11 @@ def calibrate(
             loaded = fit(loaded, _step, rounds, folder)
             write_text(fitted, loaded.to_yaml())
         with board() as progress:
-            rows = compare(
-                measured(loaded, replications=replications, progress=progress, folder=folder),
-                tolerance,
-            )
-    show([_table(rows)])
+            found = measured(loaded, feeds_of(figures), replications, progress, folder)
+            rows = compare(found, tolerance, figures)
+    show([target_table(rows)])
+    for what, why in loaded.calibration.not_measured.items():
+        say(f"not measured: {what}: {why}")
     if picture is not None:
         from simulator.calibration.figure import draw
 
@@ -165,7 +175,7 @@ def _draw(
                 folder=folder,
             )
         about = (
-            f"{number} worlds that meet all published marginals within {tolerance:.0%}, of"
+            f"{number} worlds that meet all their targets within {tolerance:.0%}, of"
             f" {drawn.tried} simulated, drawn around the scenario {scenario.name!r} (seed"
             f" {scenario.seed})\nby `abtest calibrate SCENARIO --ensemble FILE --number {number}"
             f"{' --one-seed' * one_seed}{''.join(f' --vary {key}' for key in vary)}`."
@@ -185,7 +195,8 @@ def _draw(
     say(file)
 
 
-def _table(rows: list[TargetRow]) -> Table:
+def target_table(rows: list[TargetRow]) -> Table:
+    """A row for each marginal beside its target."""
     lines = [
         (
             plain(row.feed),

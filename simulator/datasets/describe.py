@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -103,18 +104,22 @@ class TableDescription:
     why: str
 
 
-def describe(source: Any, now: datetime | None = None) -> TableDescription:
+def describe(
+    source: Any, now: datetime | None = None, roles: Mapping[str, str] = MappingProxyType({})
+) -> TableDescription:
     """Describe a table: a path, or an object with `__arrow_c_stream__` that can be read twice.
 
     Args:
         source: as `batches.tabular` takes it.
         now: times after it are in the future; the clock's if left out.
+        roles: columns by role that need no guess.
 
     Raises:
-        DataError: what cannot be read as a table.
+        DataError: what cannot be read as a table; a column of `roles` that it does not have, or
+            whose values cannot be that.
     """
     path = Path(source) if isinstance(source, (str, Path)) else None
-    name = _format_of(path) if path else None
+    name = _format_of(path) if path and not roles else None
     if name is not None:
         assert path is not None
         stated: dict[str, Any] = {"source": "table", "path": str(path), "format": name}
@@ -124,7 +129,7 @@ def describe(source: Any, now: datetime | None = None) -> TableDescription:
     else:
         layout = _layout(path) if path else TextLayout()
         table = tabular(source, layout)
-        guesses = _guesses(table)
+        guesses = _guesses(table, roles)
         stated = {"source": "table", "path": str(path) if path else "TABLE.parquet"}
         text = layout.model_dump(exclude_defaults=True)
         stated |= {"text": text} if text else {}
@@ -227,15 +232,24 @@ def _guess(
     return ColumnGuess(column, str(values.type), examples, role, spec, why)
 
 
-def _guesses(table: Tabular) -> list[ColumnGuess]:
-    """A guess for each column, by its name and then by its values; a role goes to the first column
-    that fits.
+def _guesses(table: Tabular, roles: Mapping[str, str]) -> list[ColumnGuess]:
+    """A guess for each column, by its name and then by its values; a role goes to its column in
+    `roles`, else to the first one that fits.
     """
+    for role, column in roles.items():
+        if column not in table.names:
+            there = ", ".join(name for name in table.names if name)
+            raise DataError(f"{table.name}: no column {column!r} for {role}; it has {there}")
+    given = {column: role for role, column in roles.items()}
     batch = _head(table)
     taken: dict[str, ColumnGuess] = {}
     guesses = []
     for column in batch.table.column_names:
-        named = _role_called(column)
+        named = given.get(column) or _role_called(column)
+        if named is not None and named in roles and column not in given:
+            why = f"{roles[named]} is the {named}"
+            guesses.append(_guess(batch, column, None, None, why))
+            continue
         if named is None:
             guesses.append(_guess(batch, column, None, None, "its name says nothing"))
             continue
@@ -248,6 +262,8 @@ def _guesses(table: Tabular) -> list[ColumnGuess]:
         try:
             spec, why = _spec(named, cell)
         except DataError as error:
+            if column in given:
+                raise
             reason = str(error).partition(" must be ")[2] or str(error)
             why = f"called like a {named}, which must be {reason}"
             guesses.append(_guess(batch, column, None, None, why))

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from policies.base import Catalogue, FloatArray, IntArray
+from policies.time import DAY
 from simulator.datasets import table_cells as cells
 from simulator.datasets.batches import TableBatch, Tabular, tabular
 from simulator.datasets.delimited import DataError
@@ -63,8 +64,9 @@ def read(data: Data, path: Path) -> Source:
 
     With times, the last `data.test_days` days (from midnight in `data.zone`) are the future; what
     came before is history. Without, or with `split: last`, each user's last `hold_out` clicks are
-    held out (`sequences.leave_out`). Rows that say the same in every mapped column at the same time
-    are one, and the others are counted.
+    held out (`sequences.leave_out`). With `split: parts` each user's rows are cut into parts, in
+    their order, which stand for days. Rows that say the same in every mapped column at the same
+    time are one, and the others are counted.
 
     Args:
         data: the scenario's section.
@@ -84,6 +86,8 @@ def read(data: Data, path: Path) -> Source:
         for side, spec in (("items", data.items), ("users", data.users))
         if spec is not None
     }
+    if data.split == "parts":
+        return _by_parts(data, rows, features, path)
     return _by_days(data, rows, features, path) if data.by_days else _last(data, rows, features)
 
 
@@ -313,16 +317,62 @@ def _ordered(columns: Columns, row: IntArray, notes: dict[str, Any], *, timed: b
     return {name: values[~again] for name, values in columns.items()}
 
 
+Clock = Callable[[Columns], IntArray]
+"""Times `[N]`, ms from the start of the A/B, of the ordered rows of some users."""
+
+
 def _by_days(data: Data, rows: Interactions, features: FeatureTables, path: Path) -> Source:
     """The last days are the future."""
     start = cells.midnight(rows.last, data.zone, data.test_days)
+
+    def clock(columns: Columns) -> IntArray:
+        return (columns["us"] - start) // 1000
+
+    said = {"first day of the A/B": _day(start, data.zone)}
+    return _cut(data, rows, features, path, clock, said)
+
+
+def _by_parts(data: Data, rows: Interactions, features: FeatureTables, path: Path) -> Source:
+    """Each user's rows, in their order, are cut into parts of the same size, which stand for days;
+    the last parts are the future. What came together stays in one part.
+    """
+
+    def clock(columns: Columns) -> IntArray:
+        user = columns["user"]
+        first = np.flatnonzero(np.diff(user, prepend=-1))
+        size = np.diff(np.append(first, len(user)))
+        place = np.arange(len(user)) - np.repeat(first, size)
+        same = np.zeros(len(user), dtype=bool)
+        name = "request" if "request" in columns else "us" if "time" in data.columns else None
+        if name is not None:
+            same[1:] = (columns[name][1:] == columns[name][:-1]) & (user[1:] == user[:-1])
+        lead = np.maximum.accumulate(np.where(same, 0, np.arange(len(user))))
+        part = place[lead] * data.parts // np.repeat(size, size)
+        # Rows of a part are some ms apart, and all lie within its day.
+        apart = np.maximum(np.minimum(60_000, (DAY - 1) // np.repeat(size, size)), 1)
+        t: IntArray = (part - data.parts + data.test_days) * DAY + place[lead] * apart
+        return t
+
+    said = {"parts of each user's rows, which stand for days": data.parts}
+    return _cut(data, rows, features, path, clock, said)
+
+
+def _cut(
+    data: Data,
+    rows: Interactions,
+    features: FeatureTables,
+    path: Path,
+    clock: Clock,
+    said: Mapping[str, Any],
+) -> Source:
+    """What lies before t = 0 by a clock is history, the rest the future; `said` are notes."""
     catalogue, notes = rows.catalogue(features, unseen=True)
     propensity: Propensity = "marginal" if "propensity" in data.columns else "unknown"
     metadata = Metadata(("history",), catalogue.n_users, catalogue.n_items, propensity)
     parts = _Parts(metadata, several=rows.rows.folder is not None)
     for row, group in rows.rows.groups(rows.counts):
-        columns = _ordered(group, row, rows.notes, timed=True)
-        t = (columns["us"] - start) // 1000
+        columns = _ordered(group, row, rows.notes, timed="time" in data.columns)
+        t = clock(columns)
         for name, chosen in (("history", t < 0), ("future", t >= 0)):
             part = {key: values[chosen] for key, values in columns.items()}
             log = _log_columns(data, part, t[chosen], catalogue, rows)
@@ -332,7 +382,7 @@ def _by_days(data: Data, rows: Interactions, features: FeatureTables, path: Path
             f"{path}: data.test_days = {data.test_days} leaves no history: all rows are of the last"
             f" {data.test_days} days"
         )
-    notes = {**rows.notes, "first day of the A/B": _day(start, data.zone), **notes}
+    notes = {**rows.notes, **said, **notes}
     metadata = replace(metadata, notes=notes)
     return Source(catalogue, parts.log("history", metadata), parts.log("future", metadata), notes)
 

@@ -278,7 +278,7 @@ class Calibration:
     """How far the world of a log is from real users.
 
     Attributes:
-        basis: on what it was measured, in words.
+        basis: on what it was measured, in words; "" where no targets are named.
         tolerance: relative: how far a marginal may be from its target.
         rows: the marginals.
     """

@@ -23,13 +23,20 @@ CALIBRATION = "calibration of the world"
 
 def calibrated(calibration: Calibration | None) -> Check:
     """The calibration gate: red where a marginal is out of tolerance beyond its sampling error,
-    amber where it may be.
+    amber where it may be; green where the scenario names no targets, which is then said.
     """
     name = CALIBRATION
     if calibration is None:
         value = "Not measured: the log says nothing of how close its users are to real ones."
         return Check(name, "amber", value, "The lifts are statements about these users only.")
+    if not calibration.rows and not calibration.basis:
+        value = "Not measured: the scenario names no targets (`calibration`)."
+        meaning = "These users are held to nobody's figures; the lifts are statements about them."
+        return Check(name, "green", value, meaning)
     rows, tolerance, basis = calibration.rows, calibration.tolerance, calibration.basis
+    if not rows:
+        value = f"Not measured: no target of the scenario is a figure of its history ({basis})."
+        return Check(name, "amber", value, "The lifts are statements about these users only.")
     outside = [row for row in rows if not row.within]
     if not outside:
         value = f"All {len(rows)} marginals are within {tolerance:.0%} of their targets ({basis})."

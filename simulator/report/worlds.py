@@ -26,6 +26,7 @@ from simulator.report.content import (
 from simulator.report.errors import ReportError
 from simulator.report.run_checks import CALIBRATION
 from simulator.report.stored import StoredError, decode
+from simulator.scenario.held_to import CalibrationSpec, as_calibration
 from simulator.stats.checks import Check
 from simulator.stats.verdict import Lift
 from simulator.users.learned.support import Support
@@ -38,17 +39,18 @@ users only.
 
 
 def calibration(log: EventLog) -> Calibration | None:
-    """How far the world of a log is from its published marginals.
+    """How far the world of a log is from its targets.
 
     A synthetic world is measured on the history that its logging policy wrote, which the log
-    carries; a fitted world brings what its fit has measured on held-out days
-    (`notes["calibration"]` of the log: `basis`, `tolerance`, `rows`).
+    carries, and compared with the targets that its scenario names; a fitted world brings what its
+    fit has measured on held-out days (`notes["calibration"]` of the log: `basis`, `tolerance`,
+    `rows`).
 
     Returns:
-        None for a log that says neither.
+        None for a log that says neither; without rows where a scenario names no targets.
 
     Raises:
-        ReportError: the notes are not what a fit writes.
+        ReportError: the notes are not what a fit writes, or the scenario's targets are none.
     """
     measured_by_fit = log.metadata.notes.get("calibration")
     if measured_by_fit is not None:
@@ -56,27 +58,48 @@ def calibration(log: EventLog) -> Calibration | None:
             return decode(Calibration, measured_by_fit)
         except StoredError as error:
             raise ReportError(f"the log's notes on its calibration: {error}") from error
-    if (
-        log.metadata.scenario.get("data", {}).get("source") != "synthetic"
-        or HISTORY not in log.metadata.arms
-    ):
+    scenario = log.metadata.scenario
+    if scenario.get("data", {}).get("source") != "synthetic" or HISTORY not in log.metadata.arms:
         return None
-    from simulator.calibration.marginals import Impressions, measure
-    from simulator.calibration.targets import LOGGING, TOLERANCE, compare
+    from pydantic import ValidationError
 
+    from simulator.calibration.marginals import Impressions
+    from simulator.calibration.targets import (
+        CLICKS,
+        LOGGING,
+        CalibrationError,
+        by_feed,
+        compare,
+        feeds_of,
+        held_to,
+    )
+
+    try:
+        section = CalibrationSpec.model_validate(as_calibration(scenario.get("calibration", {})))
+        targets = held_to(section)
+    except (ValidationError, CalibrationError) as error:
+        raise ReportError(f"the log's scenario: {error}") from error
+    if not targets:
+        return Calibration("", section.tolerance, ())
     history = _history(log)
     if not history.n_rows:
         return None
+    of_history = [target for target in targets if target.feed in (LOGGING, CLICKS)]
+    seen = Impressions.of(history)
+    measured = by_feed(seen, clicks=CLICKS in feeds_of(of_history))
     rows = [
         WorldMarginal(*row)
-        for row in compare({LOGGING: measure(Impressions.of(history))})
+        for row in compare(measured, section.tolerance, of_history)
         if math.isfinite(row.simulated)
     ]
+    against = section.basis or "the targets of the scenario"
+    if section.targets == "kuaishou":
+        against = "KuaiRand-Pure's standard feed"
     basis = (
         f"the logged history ({history.n_rows:,} impressions of {history.metadata.n_users:,} users)"
-        " against KuaiRand-Pure's standard feed"
+        f" against {against}"
     )
-    return Calibration(basis, TOLERANCE, tuple(rows))
+    return Calibration(basis, section.tolerance, tuple(rows))
 
 
 def support(log: EventLog, arms: tuple[str, ...]) -> tuple[Support, ...]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from policies.base import Progress, silent
 from policies.sources import OWN, digest, package
 from policies.time import DAY
+from simulator.calibration.targets import unknown_targets
 from simulator.config.document import Keys, ScenarioError
 from simulator.living.life import Uploads
 from simulator.log.eventlog import EventLog
@@ -315,6 +316,7 @@ def check(
         ScenarioError: what is wrong, with file, line and key path.
     """
     wrong: list[tuple[Keys, str]] = list(_missing_data(scenario, folder))
+    wrong.extend(unknown_targets(scenario.calibration))
     behind = tasks.Behind()
 
     def done(_: int, result: Any) -> None:

@@ -44,6 +44,7 @@ from simulator.log.files import looked_up
 from simulator.log.metrics import DEFAULT_METRICS, covariates_of
 from simulator.scenario import memory
 from simulator.scenario.changes import changed
+from simulator.scenario.held_to import CalibrationSpec, as_calibration
 from simulator.scenario.parts import (
     Arm,
     Data,
@@ -143,6 +144,10 @@ class Scenario(ConfigSection):
             "further worlds in which the same arms are run; or the name of a file that has them"
             " (`abtest calibrate --ensemble`), beside the scenario"
         ),
+    )
+    calibration: Annotated[CalibrationSpec, BeforeValidator(as_calibration)] = Field(
+        default=CalibrationSpec(),
+        description="what a synthetic world is held to: `kuaishou`, `none`, or a section",
     )
     engine: EngineSpec = Field(
         default=EngineSpec(), description="speed only: may not change a byte of the log"
@@ -251,9 +256,9 @@ class Scenario(ConfigSection):
         return self.arms[arm].fits or self.fits.number
 
     def resolved(self) -> dict[str, Any]:
-        """All keys with their values, as plain JSON types; `fits`, `decision`, `items`, what is
-        declared of a metric, and the keys of the other kind of world, only where they say
-        something, so that older scenarios keep their bytes.
+        """All keys with their values, as plain JSON types; `fits`, `decision`, `calibration`,
+        `items`, what is declared of a metric, and the keys of the other kind of world, only where
+        they say something, so that older scenarios keep their bytes.
         """
         values = self.model_dump(mode="json")
         if self.decision == DecisionSpec():
@@ -263,6 +268,8 @@ class Scenario(ConfigSection):
         if self.items is None:
             del values["items"]
         values["metrics"] = [_without_none(entry) for entry in values["metrics"]]
+        if self.calibration == CalibrationSpec():
+            del values["calibration"]
         if self.fits == FitsSpec():
             del values["fits"]
         for arm in values["arms"].values():
@@ -453,6 +460,10 @@ def json_schema() -> dict[str, Any]:
     worlds = whole["properties"]["worlds"]
     described = {key: worlds.pop(key) for key in ("description", "title")}
     whole["properties"]["worlds"] = {"anyOf": [worlds, {"type": "string"}], **described}
+    calibration = whole["properties"]["calibration"]
+    described = {key: calibration.pop(key) for key in ("description", "default")}
+    names = {"enum": ["none", "kuaishou"]}
+    whole["properties"]["calibration"] = {"anyOf": [calibration, names], **described}
     definitions["DecisionSpec"]["properties"]["prior"]["anyOf"].append({"type": "string"})
     definitions.pop("ConfigSection", None)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}

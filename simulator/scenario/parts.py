@@ -71,7 +71,7 @@ class Logging(PolicySpec):
     )
 
 
-OF_TABLES = ("columns", "files", "text", "items", "users", "zone", "missing", "split")
+OF_TABLES = ("columns", "files", "text", "items", "users", "zone", "missing", "split", "parts")
 """Keys of `data` that only `source: table` has."""
 
 
@@ -231,11 +231,18 @@ class Data(ConfigSection):
     missing: Literal["refuse", "drop"] = Field(
         default="refuse", description="table: what becomes of rows without user, item or time"
     )
-    split: Literal["days", "last"] | None = Field(
+    split: Literal["days", "last", "parts"] | None = Field(
         default=None,
         description=(
-            "table: the A/B is the last `test_days`, or the last `hold_out` clicks of each user;"
-            " if left out, days where there are times"
+            "table: the A/B is the last `test_days`, or the last `hold_out` clicks of each user, or"
+            " the last `test_days` of `parts`; if left out, days where there are times"
+        ),
+    )
+    parts: Annotated[int, Field(ge=2, le=1000)] = Field(
+        default=10,
+        description=(
+            "table, `split: parts`: pieces of the same size that each user's rows are cut into, in"
+            " their order; they stand for days"
         ),
     )
 
@@ -259,13 +266,20 @@ class Data(ConfigSection):
             )
         if self.split == "days" and "time" not in self.columns:
             raise ValueError("split: days needs columns.time")
+        if self.split == "parts" and self.test_days >= self.parts:
+            raise ValueError(
+                f"split: parts needs parts ({self.parts}) for the history: test_days must be"
+                f" smaller; got {self.test_days}"
+            )
         return self
 
     @property
     def by_days(self) -> bool:
         """Whether the A/B is the last `test_days` of a real log, and not the last clicks."""
         if self.source == "table":
-            return self.split == "days" or (self.split is None and "time" in self.columns)
+            return self.split in ("days", "parts") or (
+                self.split is None and "time" in self.columns
+            )
         return self.source in ("kuairand", "open_bandit")
 
     @model_serializer(mode="wrap")
@@ -276,6 +290,8 @@ class Data(ConfigSection):
         if self.source != "table":
             for key in OF_TABLES:
                 del values[key]
+        elif self.split != "parts":
+            del values["parts"]
         return values
 
 

@@ -85,7 +85,7 @@ def fits(c: Content) -> Section | None:
 
 
 def calibration(c: Content) -> Section | None:
-    if not c.calibration:
+    if not c.calibration or not c.calibration.rows:
         return None
     measured = c.calibration
     note = (

@@ -10,6 +10,7 @@ import numpy as np
 
 from policies.base import BoolArray, DoubleArray, FloatArray, IntArray
 from policies.streams import Purpose, uniform
+from simulator.log.answered import answered
 from simulator.users.base import Source, UsersError
 from simulator.users.learned.inputs import AnsweredImpressions
 from simulator.users.learned.response import Response
@@ -83,7 +84,7 @@ class ResponseEvaluation:
             of simulated clicks).
         reliability: of each bin (mean predicted, share clicked, impressions).
         coverage: level -> share of watch times below the predicted quantile, ties at zero broken at
-            random; ideally the level.
+            random; ideally the level; {} where the log knows no watch time.
         totals: by day, and by how much of the user's past the model had seen.
     """
 
@@ -128,22 +129,19 @@ def evaluate(response: Response, source: Source, seed: int = 0) -> ResponseEvalu
     """Hold `response`, fitted on `source.history`, against `source.future`.
 
     Raises:
-        UsersError: the data has no future with clicks and watch times.
+        UsersError: the data has no future with answers.
     """
     if source.history is None or source.future is None:
         raise UsersError(
-            "held-out evaluation needs a log with history and future: data.source must be kuairand"
-            " or log"
+            "held-out evaluation needs a log with history and future: data.source must be table,"
+            " kuairand or log"
         )
     past, future = source.history.sequences("history"), source.future.sequences("history")
     duration = response.duration
-    observed = ~np.isnan(past.columns["watch"])
-    earlier = AnsweredImpressions.of(past, observed, duration)
-    answers = AnsweredImpressions.of(future, ~np.isnan(future.columns["watch"]), duration)
+    earlier = AnsweredImpressions.of(past, answered(source.history, past), duration)
+    answers = AnsweredImpressions.of(future, answered(source.future, future), duration)
     if not len(answers):
-        raise UsersError(
-            "held-out evaluation: no impression of the future has a click and a watch time"
-        )
+        raise UsersError("held-out evaluation: no impression of the future has a complete answer")
     rows = (answers.user, answers.item, answers.tab, answers.hour, answers.position)
     click, bins = response.predict(*rows)
     real = answers.click.astype(np.float64)
@@ -155,12 +153,11 @@ def evaluate(response: Response, source: Source, seed: int = 0) -> ResponseEvalu
         heads.append(
             _head(name, given[known, i], answers.kinds[name][known].astype(np.float64), base)
         )
-    expected = {
-        "click": click,
-        "watch": response.mean_watch(bins),
-        **_expected_kinds(response, answers, click, bins, seed),
-    }
-    actual = {"click": real, "watch": answers.watch.astype(np.float64)}
+    expected, actual = {"click": click}, {"click": real}
+    if response.has_watch:
+        expected["watch"] = response.mean_watch(bins)
+        actual["watch"] = answers.watch.astype(np.float64)
+    expected |= _expected_kinds(response, answers, seed)
     actual |= {name: (answers.kinds[name] == 1).astype(np.float64) for name in response.names}
     drawn = uniform(seed, Purpose.RESAMPLE, np.arange(len(real)))
     groups = [*_days(answers), *_pasts(answers, earlier)]
@@ -173,7 +170,7 @@ def evaluate(response: Response, source: Source, seed: int = 0) -> ResponseEvalu
             (float(click[part].mean()), float(real[part].mean()), len(part))
             for part in _bins(click)
         ),
-        _coverage(response, bins, answers.watch, drawn),
+        _coverage(response, bins, answers.watch, drawn) if response.has_watch else {},
         tuple(
             _total(group, what, mask, expected[what], actual[what])
             for group, mask in groups
@@ -231,11 +228,7 @@ def _coverage(
 
 
 def _expected_kinds(
-    response: Response,
-    answers: AnsweredImpressions,
-    click: DoubleArray,
-    bins: DoubleArray,
-    seed: int,
+    response: Response, answers: AnsweredImpressions, seed: int
 ) -> dict[str, DoubleArray]:
     """P(kind) of each impression by the whole chain, click and watch time drawn DRAWS times."""
     rows = (answers.user, answers.item, answers.tab, answers.hour, answers.position)

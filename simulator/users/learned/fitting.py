@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from policies.base import DoubleArray, FloatArray, Progress
+from policies.base import DoubleArray, FloatArray, IntArray, Progress
 from policies.streams import Purpose, uniform
+from simulator.log.answered import answered
 from simulator.users.base import Source, UsersError
 from simulator.users.learned.hyperparameters import Hyperparameters
 from simulator.users.learned.inputs import DURATIONS, AnsweredImpressions, Features, HistoryEvidence
@@ -60,7 +60,7 @@ def _fit(config: Hyperparameters, source: Source, seed: int, progress: Progress)
     assert source.history is not None
     catalogue = source.catalogue
     history = source.history.sequences("history")
-    observed = ~np.isnan(history.columns["watch"])
+    observed = answered(source.history, history)
     duration = np.asarray(
         catalogue.items.get("duration", np.zeros(catalogue.n_items + 1)), dtype=np.float32
     )
@@ -68,8 +68,13 @@ def _fit(config: Hyperparameters, source: Source, seed: int, progress: Progress)
     days = np.unique(answers.day)
     if len(days) < 2:
         raise UsersError(
-            "a response model needs at least two days with clicks and watch times in the history;"
-            f" it has {len(days)}"
+            "a response model needs at least two days with answers in the history; it has"
+            f" {len(days)}"
+        )
+    if answers.click.all():
+        raise UsersError(
+            "a response model needs impressions that were not clicked; in this log every one is a"
+            " click, so its users would click on anything"
         )
     evidence = HistoryEvidence(history, observed, catalogue.n_items)
     edges = watch_edges(answers.watch, config.bins)
@@ -90,7 +95,8 @@ def _fit(config: Hyperparameters, source: Source, seed: int, progress: Progress)
     plan = ResponseTraining(
         config.epochs, config.rate, config.vector_rate, config.batch, config.decay, config.dropout
     )
-    held = torch.from_numpy(answers.day == days[-1])
+    age = days[-1] - answers.day
+    held = torch.from_numpy(age == 0)
     network = ResponseNetwork(shape, users, items)
     train(
         network,
@@ -100,7 +106,7 @@ def _fit(config: Hyperparameters, source: Source, seed: int, progress: Progress)
         seed,
         lambda n, f: progress("response model", n, config.epochs, f),
     )
-    calibration = _calibrate(network, rows, held)
+    calibration = _calibrate(network, rows, age)
     return _fold(network, evidence, calibration, edges, duration, limits)
 
 
@@ -114,19 +120,25 @@ def _weights(answers: AnsweredImpressions, bootstrap: int, seed: int) -> FloatAr
     return np.asarray(drawn, dtype=np.float32)
 
 
-def _calibrate(network: ResponseNetwork, rows: Inputs, held: Tensor) -> HeadCalibration:
-    """How steep a head may be is learned on the day that the training has not seen (`held`), how
-    high it stands on all days.
+def _calibrate(network: ResponseNetwork, rows: Inputs, age: IntArray) -> HeadCalibration:
+    """How steep a head may be is learned on the day that the training has not seen, how high it
+    stands on all days, each counting half as much as the day after it.
 
-    For the level that day counts as much as all others together: the level of days that were
-    trained on is a little too good, and a single day has a mood of its own and few rare answers.
+    So the last day counts about as much as all others together: the level of days that were trained
+    on is a little too good, and a single day has a mood of its own and few rare answers. Of those
+    others the late ones count, because levels drift.
+
+    Args:
+        network: trained.
+        rows: all impressions.
+        age: `[N]` days before the last day, 0 on it.
     """
     with torch.no_grad():
         encoded = network.encode(rows)
         click, _, kinds = (logits.double().numpy() for logits in network.heads(rows, encoded))
         both = network.watch_logits(rows, encoded).double().numpy()
-    y, weight, last = rows.click.double().numpy(), rows.weight.double().numpy(), held.numpy()
-    level = weight * np.where(last, weight[~last].sum() / weight[last].sum(), 1.0)
+    y, weight, last = rows.click.double().numpy(), rows.weight.double().numpy(), age == 0
+    level = weight * 0.5**age
 
     def two(logits: DoubleArray, answer: DoubleArray, spread: float) -> tuple[float, float]:
         known = answer >= 0

@@ -32,7 +32,7 @@ TABS = 32
 
 @dataclass(frozen=True)
 class AnsweredImpressions:
-    """Impressions whose answer is complete (click and watch time observed), in the order of the
+    """Impressions whose answer is complete (`simulator.log.answered`), in the order of the
     history.
 
     Attributes:
@@ -43,7 +43,7 @@ class AnsweredImpressions:
         tab: `[N]` 0 = unknown, else 1 + the log's number.
         position: `[N]` in the request.
         click: `[N]` bool.
-        watch: `[N]` s.
+        watch: `[N]` s, NaN throughout where the log knows none.
         duration: `[N]` s, 0 = unknown.
         kinds: further feedback by name, `[N]` int8, -1 = not observed.
     """

@@ -132,8 +132,9 @@ class Inputs:
 
 def answer_features(click: BoolArray, watch: FloatArray, duration: FloatArray) -> FloatArray:
     """What further feedback depends on: click, ln(1 + watch), share of the duration watched (at
-    most 2), and whether it is known.
+    most 2), and whether it is known. An unknown watch time counts as 0.
     """
+    watch = np.nan_to_num(watch)
     share = np.where(duration > 0, np.minimum(watch / np.maximum(duration, 0.001), 2.0), 0.0)
     return np.stack([click, np.log1p(watch), share, duration > 0], axis=1).astype(np.float32)
 
@@ -386,8 +387,11 @@ def watch_edges(watch: FloatArray, bins: int) -> FloatArray:
     """Edges `[bins + 1]` of the bins of positive watch times, s: quantiles, closer in the upper
     tail, where the seconds are.
 
-    The first edge is 0, the last is just above the longest watch time.
+    The first edge is 0, the last is just above the longest watch time. A log that knows no watch
+    time has no bin: one edge.
     """
+    if np.isnan(watch).all():
+        return np.zeros(1, dtype=np.float32)
     positive = watch[watch > 0]
     if not len(positive):
         return np.array([0.0, 1.0], dtype=np.float32)

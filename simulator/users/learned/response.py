@@ -43,7 +43,7 @@ class Response:
             zero.
         watch_bias: `[durations, 2 (bins + 1)]`: of each class of duration.
         duration_class: `[n_items + 1]`.
-        edges: `[bins + 1]` s.
+        edges: `[bins + 1]` s; one edge, and so no bin, where the log knows no watch time.
         hidden, hidden_bias: `[h + 4, m]`, `[m]`; further feedback given click and watch time.
         kinds, kinds_bias: `[m, K]`, `[K]`.
         duration: `[n_items + 1]` s, 0 = unknown.
@@ -71,6 +71,11 @@ class Response:
     duration: F32
     duration_class: IntArray
     names: tuple[str, ...]
+
+    @property
+    def has_watch(self) -> bool:
+        """Whether it answers with watch times; else these are NaN."""
+        return len(self.edges) > 1
 
     def predict(
         self, user: IntArray, item: IntArray, tab: IntArray, hour: IntArray, position: IntArray
@@ -109,7 +114,8 @@ class Response:
         """P(kind | click, watch) `[N, K]`."""
         encoded = self._encode(user, item, tab, hour, position)
         heads = (self.hidden, self.hidden_bias, self.kinds, self.kinds_bias)
-        return np.asarray(_kinds(encoded, click, watch, self.duration[item], *heads))
+        known = np.nan_to_num(watch)
+        return np.asarray(_kinds(encoded, click, known, self.duration[item], *heads))
 
     def answer(
         self,
@@ -129,7 +135,8 @@ class Response:
             items: `[B, k]`; where 0 the answer is meaningless.
 
         Returns:
-            click `[B, k]` 0 or 1, watch `[B, k]` s, kinds by name `[B, k]` 0 or 1.
+            click `[B, k]` 0 or 1, watch `[B, k]` s (NaN without `has_watch`), kinds by name
+            `[B, k]` 0 or 1.
         """
         batch, k = items.shape
         who, when = np.repeat(user, k), np.repeat(step, k)
@@ -159,6 +166,8 @@ class Response:
             self.kinds,
             self.kinds_bias,
         )
+        if not self.has_watch:
+            watch = np.full(len(click), np.nan, dtype=np.float32)
         order = list(FEEDBACK)
         kinds = {
             name: (
