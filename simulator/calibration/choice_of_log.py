@@ -141,7 +141,7 @@ def begin(figures: LogFigures, name: str, seed: int, basis: str) -> Scenario:
             "affinity": _affinity(figures),
         },
         "days": 3,
-        "serving": {"slate": slate, "recall": max(40, 10 * slate)},
+        "serving": {"slate": slate, "recall": max(40, 10 * slate), "seen": _withheld(seen)},
         "metrics": ["click", *(["watch_time"] if seen.has_watch else []), *frequent],
         "arms": ARMS,
         "design": {"kind": "paired", "control": "popularity"},
@@ -170,6 +170,22 @@ def _slate(seen: Impressions) -> int:
     """How many items came together: the mean of the log's requests, at most 20."""
     together = np.unique(np.stack((seen.user, seen.t)), axis=1).shape[1]
     return int(np.clip(round(len(seen.user) / together), 1, 20))
+
+
+REPEATED = 0.01
+"""Share of impressions that a user has had before, from which on a log shows items again."""
+
+
+def _withheld(seen: Impressions) -> int:
+    """How many of a user's impressions are not shown again: many, but never so many that nothing is
+    left, unless the log shows items again.
+    """
+    pairs = len(np.unique(seen.user * (seen.n_items + 1) + seen.item))
+    return (
+        1
+        if len(seen.user) - pairs > REPEATED * len(seen.user)
+        else max(1, min(512, seen.n_items // 2))
+    )
 
 
 def _videos(figures: LogFigures) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class DayForecast:
         day: 1 = the first that was kept back.
         what: clicks, watch time (s), impressions, active users.
         forecast, actual: totals.
-        error: forecast / actual - 1; NaN where nothing occurred.
+        error: forecast / actual - 1; there is no row where nothing occurred.
         noise: standard error of the truth as a share of it: of `learned`, of the answers; of
             `choice`, of users, and what days of training differed by.
         within: whether the error is within the tolerance, or not more than two standard errors
@@ -64,7 +64,7 @@ def _row(
     actual: float,
     noise: float,
 ) -> DayForecast:
-    error = float(forecast / actual - 1.0) if actual > 0 else float("nan")
+    error = float(forecast / actual - 1.0)
     within = bool(abs(error) <= TOLERANCE + 2.0 * np.nan_to_num(noise))
     return DayForecast(by, day, what, float(forecast), float(actual), error, noise, within)
 
@@ -75,7 +75,7 @@ def of_learned(totals: Sequence[Total]) -> list[DayForecast]:
     rows = []
     for total in totals:
         day = total.group.removeprefix("day ")
-        if day != total.group and total.what in names:
+        if day != total.group and total.what in names and total.actual > 0:
             what = names[total.what]
             row = _row("learned", int(day), what, total.predicted, total.actual, total.noise)
             rows.append(row)
@@ -113,6 +113,7 @@ def of_choice(
         _row("choice", d + 1, what, per_user * simulated[what][d], actual[what][d], noise[what][d])
         for d in range(days)
         for what in wanted
+        if actual[what][d] > 0
     ]
 
 

@@ -53,7 +53,8 @@ class LogFigures:
 
     Attributes:
         targets: for the world.
-        not_measured: what no target is given for, and why.
+        not_measured: what the log does not know, and why.
+        too_few: marginals that the log is too small for, and why.
         whole: the impressions of the training days that were measured.
         users: of the log on these days, `[n]` ids, ascending.
         world_users, world_items: how many the world is to have.
@@ -64,6 +65,7 @@ class LogFigures:
 
     targets: tuple[PublishedFigure, ...]
     not_measured: Mapping[str, str]
+    too_few: Mapping[str, str]
     whole: Impressions
     users: IntArray
     world_users: int
@@ -74,7 +76,7 @@ class LogFigures:
 
 
 def measure_log(
-    source: Source, most_users: int, seed: int, click_rate: float, *, is_timed: bool = True
+    source: Source, most_users: int, seed: int, click_rate: float, no_days: str = ""
 ) -> LogFigures:
     """Measure the training days of a log.
 
@@ -83,12 +85,12 @@ def measure_log(
         most_users: of the world.
         seed: decides which users stand for all where a figure depends on their number.
         click_rate: assumed where every row is a click.
-        is_timed: whether its times are times.
+        no_days: why its days are no days; "" where they are.
 
     Raises:
         UsersError: no history with answers.
     """
-    whole = _window(_impressions(source.history), is_timed=is_timed)
+    whole = _window(_impressions(source.history), is_timed=not no_days)
     is_implicit = bool(whole.click.all())
     n_items = int(whole.item.max())
     everybody = np.unique(whole.user)
@@ -98,8 +100,8 @@ def measure_log(
     figures, of_size = measure(whole), measure(sample)
     figures |= {name: of_size[name] for name in OF_SIZE if name in of_size}
     feed = CLICKS if is_implicit else LOGGING
-    reasons = _reasons(whole, is_implicit=is_implicit, click_rate=click_rate)
-    targets, unknown = _targets(feed, figures, sample, reasons)
+    reasons = _reasons(whole, no_days, click_rate if is_implicit else None)
+    targets, too_few = _targets(feed, figures, sample, reasons)
     if is_implicit:
         targets.insert(0, PublishedFigure(LOGGING, "click", click_rate))
     lengths = _durations(whole) if whole.has_duration else np.zeros(0)
@@ -108,7 +110,8 @@ def measure_log(
         targets += [PublishedFigure(CATALOGUE, name, one.value) for name, one in of_items.items()]
     return LogFigures(
         tuple(targets),
-        {**reasons, **unknown},
+        reasons,
+        too_few,
         whole,
         everybody,
         n_users,
@@ -117,6 +120,19 @@ def measure_log(
         lengths,
         is_implicit,
     )
+
+
+def share_of_returning(source: Source) -> float:
+    """The share of a log's users, of those of its last days of training, who came on more than one
+    of these.
+
+    Raises:
+        UsersError: no history with answers.
+    """
+    seen = _window(_impressions(source.history), is_timed=True)
+    user_days = np.unique(seen.user * seen.days + seen.t // DAY + seen.days)
+    days_of = np.bincount(user_days // seen.days)
+    return float((days_of > 1).sum() / (days_of > 0).sum())
 
 
 def _impressions(history: EventLog | None) -> Impressions:
@@ -204,17 +220,17 @@ def _is_about(name: str, reasons: Mapping[str, str]) -> bool:
     return any(name.startswith(start) for what in reasons for start in _ABOUT.get(what, ()))
 
 
-def _reasons(seen: Impressions, *, is_implicit: bool, click_rate: float) -> dict[str, str]:
-    """What a log does not know, and why."""
+def _reasons(seen: Impressions, no_days: str, assumed: float | None) -> dict[str, str]:
+    """What a log does not know, and why; `assumed` is the click rate of a log of clicks alone."""
     reasons = {"random exposure": "the log has no feed that was shown at random"}
-    if is_implicit:
+    if assumed is not None:
         reasons["click rates"] = (
             "every row of the log is a click, and what was shown and not clicked is not there;"
-            f" assumed is a click rate of {click_rate:g} (--click-rate)"
+            f" assumed is a click rate of {assumed:g} (--click-rate)"
         )
     if not seen.has_watch:
         reasons["watch time"] = "the log has none"
-    elif not is_implicit:
+    elif assumed is None:
         agreed = _agreement(seen)
         if agreed < 0.9:
             reasons["watch time"] = (
@@ -223,9 +239,9 @@ def _reasons(seen: Impressions, *, is_implicit: bool, click_rate: float) -> dict
             )
     if not seen.has_duration:
         reasons["lengths of items"] = "the log has none"
-    if not seen.is_timed:
+    if no_days:
         reasons["days, hours and returns"] = (
-            "the log has no times that could tell; parts of each user's rows stand for days"
+            f"{no_days}; parts of each user's rows, in their order, stand for days"
         )
     return reasons
 

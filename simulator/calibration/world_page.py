@@ -50,7 +50,8 @@ class FittedWorlds:
         tolerance: relative, of marginals.
         rows: marginals of the choice world beside the log's; () without one.
         forecasts: of kept-back days.
-        not_measured: what no target is given for, and why.
+        not_measured: what the log does not know, and why.
+        too_few: marginals that the log is too small for, and why.
         moved: parameters of the choice world: key -> (begin, end of the fit).
         simulations: that the fit of the choice world took.
         left_out: worlds that could not be fitted, and why.
@@ -65,6 +66,7 @@ class FittedWorlds:
     rows: tuple[TargetRow, ...]
     forecasts: tuple[DayForecast, ...]
     not_measured: Mapping[str, str]
+    too_few: Mapping[str, str]
     moved: Mapping[str, tuple[float, float]]
     simulations: int
     left_out: Mapping[str, str]
@@ -213,7 +215,8 @@ def _marginals(found: FittedWorlds) -> list[Block]:
 
 
 def _unknown(found: FittedWorlds) -> list[Block]:
-    rows = [(plain(what), plain(why)) for what, why in found.not_measured.items()]
+    unknown = {**found.not_measured, **found.too_few}
+    rows = [(plain(what), plain(why)) for what, why in unknown.items()]
     if not rows:
         return []
     note = (

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MOST_USERS = 3000
 """Users of a choice world by default: enough for 10% of a rate of one in a hundred."""
+RETURNING = 0.1
+"""Share of users who come on several days, below which days say nothing of a log's users."""
 PARTS = 8
 """Parts of each user's rows before the kept-back ones, where a log has no days."""
 MOST_PAIRS = 20_000_000
@@ -122,8 +124,9 @@ def fit(
     if found.rows:
         say(world_page.marginal_sentence(found))
     for what, why in found.not_measured.items():
-        if not why.startswith("its standard error"):
-            say(f"not measured: {what}: {why}")
+        say(f"not measured: {what}: {why}")
+    if found.too_few:
+        say(f"not measured: {len(found.too_few)} marginals that the log is too small for")
     for kind, why in found.left_out.items():
         say(f"no {world_page.WORLDS[kind]}: {why}")
     for path in (*found.scenarios, written):
@@ -136,16 +139,16 @@ def _read_as(
     log: Path, data_file: Path | None, columns: tuple[str, ...], holdout_days: int, out: Path
 ) -> Scenario:
     """A scenario of learned users whose `data` section reads the log: as a file says it, or as it
-    is guessed. Days are kept back, or parts of each user's rows where the log has no days.
+    is guessed.
     """
     from simulator.config.document import ScenarioError, YamlDocument
     from simulator.scenario.model import Scenario
 
     if data_file is None:
         document = YamlDocument(str(log), {"data": _guessed(log, _named(columns))}, {(): 1})
+    elif columns:
+        raise click.UsageError("--columns and --map say the same: give one of them")
     else:
-        if columns:
-            raise click.UsageError("--columns and --map say the same: give one of them")
         document = YamlDocument.read(data_file)
     section = document.values.get("data")
     if not isinstance(section, dict):
@@ -154,10 +157,8 @@ def _read_as(
     section["path"] = _path_of(log, out)
     section["test_days"] = holdout_days
     document.flags["data", "test_days"] = "--holdout-days"
-    has_time = section.get("format") is not None or "time" in section.get("columns", {})
-    if section.get("split") == "last" or (section.get("split") is None and not has_time):
-        section["split"] = "parts"
-        section["parts"] = holdout_days + PARTS
+    if section.get("split") == "last":
+        section |= {"split": "parts", "parts": holdout_days + PARTS}
     document.values = {
         "name": out.stem,
         "description": f"learned users of {log.name}",
@@ -166,11 +167,32 @@ def _read_as(
         "days": holdout_days,
         "arms": {"popularity": {"policy": "popularity"}},
     }
-    scenario = Scenario.check(document)
-    if not scenario.data.by_days:  # a format without times
-        section["split"], section["parts"] = "parts", holdout_days + PARTS
-        scenario = Scenario.check(document)
-    return scenario
+    return Scenario.check(document)
+
+
+def _with_days(asked: Scenario, folder: Path) -> tuple[Scenario, Source, str]:
+    """The scenario that reads the log, what it reads, and why the log's days are none, or "": days
+    are kept back, or, of a log without any to which users come back, parts of each user's rows.
+    """
+    from simulator import datasets
+    from simulator.calibration.log_targets import share_of_returning
+
+    data = asked.data
+    if data.split == "days":  # somebody has said so
+        return asked, datasets.read(data, folder), ""
+    if "time" not in data.columns:
+        why = "the log has no times"
+    elif data.split == "parts":
+        why = "the last days have hardly any rows"
+    else:
+        source = datasets.read(data, folder)
+        back = share_of_returning(source)
+        if back >= RETURNING:
+            return asked, source, ""
+        why = f"of the users of its last days {back:.0%} came on more than one of them"
+    parts = {"split": "parts", "parts": data.test_days + PARTS}
+    data = data.model_copy(update=parts)
+    return asked.model_copy(update={"data": data}), datasets.read(data, folder), why
 
 
 def _named(columns: tuple[str, ...]) -> dict[str, str]:
@@ -232,22 +254,19 @@ def _fit(
     progress: Progress,
 ) -> FittedWorlds:
     """Fit the worlds that are asked for, and write their scenarios."""
-    from simulator import datasets
     from simulator.calibration import choice_of_log, kept_back
     from simulator.calibration.log_targets import measure_log
     from simulator.calibration.world_page import FittedWorlds
     from simulator.log.files import write_text
     from simulator.users.base import UsersError
 
-    is_timed = asked.data.split != "parts"
+    asked, source, no_days = _with_days(asked, out.parent)
     seed, days = asked.seed, asked.data.test_days
-    source = datasets.read(asked.data, out.parent)
-    most = size or MOST_USERS
-    figures = measure_log(source, most, seed, click_rate, is_timed=is_timed)
+    figures = measure_log(source, size or MOST_USERS, seed, click_rate, no_days)
     if size is None and figures.world_users * figures.world_items > MOST_PAIRS:
         fewer = max(200, MOST_PAIRS // figures.world_items)
-        figures = measure_log(source, fewer, seed, click_rate, is_timed=is_timed)
-    days_are = "days" if is_timed else "parts"
+        figures = measure_log(source, fewer, seed, click_rate, no_days)
+    days_are = "parts" if no_days else "days"
     basis = (
         f"{log.name}: the {figures.whole.days} {days_are} before the kept-back ones,"
         f" {len(figures.whole.user):,} impressions of {len(figures.users):,} users"
@@ -277,6 +296,7 @@ def _fit(
         rows=() if fitted is None else fitted.rows,
         forecasts=tuple(forecasts),
         not_measured=figures.not_measured,
+        too_few=figures.too_few,
         moved={} if fitted is None else fitted.moved,
         simulations=0 if fitted is None else fitted.simulations,
         left_out=left_out,

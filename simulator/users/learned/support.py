@@ -61,23 +61,28 @@ def support(log: EventLog) -> list[Support]:
     if HISTORY not in meta.arms:
         raise LogError("support diagnostics need the run's history: no arm 'history' in this log")
     past = meta.arms.index(HISTORY)
-    items = np.zeros((len(meta.arms), meta.n_items + 1), dtype=np.int64)
-    users = np.zeros((len(meta.arms), meta.n_users), dtype=np.int64)
-    logged = np.zeros(len(meta.arms), dtype=np.int64)
+    # A row for each arm; then the history's clicks and unclicks without a watch time, which count
+    # where it knows no watch time at all (`simulator.log.answered`).
+    unwatched = len(meta.arms)
+    items = np.zeros((unwatched + 1, meta.n_items + 1), dtype=np.int64)
+    users = np.zeros((unwatched + 1, meta.n_users), dtype=np.int64)
+    logged = np.zeros(unwatched + 1, dtype=np.int64)
     for batch in log.batches(["arm", "user", "item", "t", "watch", "click", "logged"]):
-        is_complete = pc.and_(pc.is_valid(batch["watch"]), pc.is_valid(batch["click"]))
-        is_live = pc.greater_equal(batch["t"], 0)
-        rows = batch.filter(pc.if_else(pc.equal(batch["arm"], past), is_complete, is_live))
+        is_past, is_live = pc.equal(batch["arm"], past), pc.greater_equal(batch["t"], 0)
+        rows = batch.filter(pc.if_else(is_past, pc.is_valid(batch["click"]), is_live))
         arm = rows["arm"].to_numpy()
+        no_watch = rows["watch"].is_null().to_numpy(zero_copy_only=False)
+        arm = np.where((arm == past) & no_watch, unwatched, arm)
         by_log = arm[rows["logged"].to_numpy(zero_copy_only=False)]
         logged += np.bincount(by_log, minlength=len(logged))
         for counts, name in ((items, "item"), (users, "user")):
             cell = arm.astype(np.int64) * counts.shape[1] + rows[name].to_numpy()
             counts += np.bincount(cell, minlength=counts.size).reshape(counts.shape)
-    if not items[past].any():
-        raise LogError("support diagnostics need a history with clicks and watch times")
+    known = past if items[past].any() else unwatched
+    if not items[known].any():
+        raise LogError("support diagnostics need a history with answers")
     return [
-        _support(name, items[i], users[i], int(logged[i]), items[past], users[past])
+        _support(name, items[i], users[i], int(logged[i]), items[known], users[known])
         for i, name in enumerate(meta.arms)
         if i != past and items[i].any()
     ]
