@@ -235,6 +235,7 @@ def test_only_what_has_a_target_is_fitted() -> None:
     assert knobs((LOGGING, "click")) == {"users.affinity.base"}
     assert knobs((CLICKS, "exposure gini")) == {
         "data.logging.temperature",
+        "data.logging.epsilon",
         "data.logging.params.boost",
     }
     assert knobs((LOGGING, "impressions of a user")) == {"users.arrival.per_day"}

@@ -157,7 +157,8 @@ def _read_as(
     section["path"] = _path_of(log, out)
     section["test_days"] = holdout_days
     document.flags["data", "test_days"] = "--holdout-days"
-    if section.get("split") == "last":
+    how = section.get("split")
+    if how == "last":
         section |= {"split": "parts", "parts": holdout_days + PARTS}
     document.values = {
         "name": out.stem,
