@@ -105,7 +105,7 @@ def of_choice(
     actual = _by_day(known, 0, days)
     noise = _noise(figures, known, days)
     wanted = [CLICKS] if figures.is_implicit else [CLICKS, IMPRESSIONS]
-    if any(target.name == "watch mean" for target in figures.targets):
+    if "watch time" not in figures.not_measured:
         wanted.append(WATCH)
     if figures.whole.is_timed and not figures.is_implicit:
         wanted.append(ACTIVE)

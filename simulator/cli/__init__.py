@@ -61,7 +61,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Hold a world to its published marginals, or fit it to them.",
     ),
     "world": (
-        "simulator.cli.world:world",
+        "simulator.cli.world_fit:world",
         "Make worlds from a log: learned users, and a world held to its own figures.",
     ),
     "data": ("simulator.cli.data:data", "Describe tables of interactions; prepare raw data sets."),
