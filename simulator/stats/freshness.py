@@ -82,5 +82,5 @@ class ShareEstimate:
         n = len(influences)
         if n < 2:
             return cls(value, float("nan"), float("nan"))
-        half = quantile(n - 1, level) * float(np.sqrt((influences**2).sum() * n / (n - 1)))
+        half = float(quantile(n - 1, level)) * float(np.sqrt((influences**2).sum() * n / (n - 1)))
         return cls(value, value - half, value + half)

@@ -285,10 +285,11 @@ def _level(
     """
     metric = days.metrics[name] if name in days.metrics else METRICS[name]
     kept = slice(None) if who is None else who
-    sums = [
-        days.terms[term.name][:, kept, first:until].sum(axis=(1, 2), dtype=np.float64)
-        for term in metric.terms
-    ]
+    sums = []
+    for term in metric.terms:
+        values = days.terms[term.name][:, kept, first:until]
+        values = values if term.days is None else term.days(values)
+        sums.append(values.sum(axis=(1, 2), dtype=np.float64))
     if len(sums) == 1:
         counted = np.arange(days.n_users)[kept]
         n = np.full(len(days.arms), len(counted), dtype=np.float64)
