@@ -268,7 +268,10 @@ class Calls:
 
     def _asked(self, histories: Histories) -> Histories:
         """The requests with the context that the policy asks for, and none that others ask for."""
-        context, asks = histories.context(), self.policy.asked_context()
+        asks = self.policy.asked_context()
+        if not asks and not histories.has_context:
+            return histories
+        context = histories.context()
         why = not_known(asks, context)
         if why is not None:
             raise CallError(self.name, why, "form")

@@ -99,9 +99,11 @@ def _each(value: Any, lend: Any, name: str) -> Any:
         return lend(value, name)
     if is_dataclass(value) and not isinstance(value, type):
         path = f"{name}." if name else f"{type(value).__name__.lower()}."
-        return type(value)(
-            **{f.name: _each(getattr(value, f.name), lend, path + f.name) for f in fields(value)}
-        )
+        lent = {f.name: getattr(value, f.name) for f in fields(value)}
+        for name, one in lent.items():
+            if one is not None:
+                lent[name] = _each(one, lend, path + name)
+        return type(value)(**lent)
     if isinstance(value, Mapping):
         return {key: _each(one, lend, f"{name}[{key!r}]") for key, one in value.items()}
     if isinstance(value, tuple):

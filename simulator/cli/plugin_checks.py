@@ -15,8 +15,8 @@ from simulator.cli.failure import Failure
 from simulator.cli.say import say
 
 if TYPE_CHECKING:
-    from policies.check import Result
     from policies.plugins import Registry
+    from policies.subject import Result
 
 PARAMS = click.option(
     "--param",
@@ -66,7 +66,7 @@ def apart(
     """
     import multiprocessing
 
-    from policies.check import Result
+    from policies.subject import Result
     from simulator.run.executors import ending, spawning
 
     context = multiprocessing.get_context("spawn")

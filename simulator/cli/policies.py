@@ -25,7 +25,7 @@ from simulator.cli.plugin_checks import (
 from simulator.cli.say import say
 
 if TYPE_CHECKING:
-    from policies.check import Result
+    from policies.subject import Result
 
 
 @click.group()

@@ -310,7 +310,8 @@ class Engine:
         k = self.span.slate if sizes is None else int(sizes.max(initial=1))
         span = self.span
         request = described(self.users, asked.user, step, asked.t, span.context)
-        asked = replace(asked, tab=request.get("features.tab"))
+        if "features.tab" in request:
+            asked = replace(asked, tab=request["features.tab"])
         served = self.desk.serve(lives.histories(rows, span.history, span.seen, request), k)
         if sizes is not None:
             fitting = np.where(np.arange(k) < sizes[:, None], served.slates.items, 0)

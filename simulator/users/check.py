@@ -19,8 +19,8 @@ import numpy.typing as npt
 
 from policies.base import Catalogue, IntArray, Slates
 from policies.calls import OutOfTime, raised, within
-from policies.check import LIMIT, BrokenPromise, Result
 from policies.streams import Purpose, uniform
+from policies.subject import LIMIT, BrokenPromise, Result
 from policies.time import DAY
 from simulator.users.base import NEVER, Feedback, Source, UsersError
 from simulator.users.plugins import Plugged, PluggedUsers, UserCallError, UserModel
