@@ -30,7 +30,7 @@ SMALL: dict[str, Any] = {
     "arms": {
         "random": {"policy": "random"},
         "popular": {"policy": "popularity"},
-        "newest": {"policy": "policies.popularity:Newest"},
+        "newest": {"policy": "newest"},
         "alike": {"policy": "itemknn"},
     },
     "engine": {"executor": "serial", "shards": 1},

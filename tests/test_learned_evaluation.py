@@ -131,7 +131,7 @@ def test_support_by_hand() -> None:
 def test_support_needs_the_history() -> None:
     log = run_log([1])
     table = log.table.filter(np.arange(log.n_rows) >= 40)
-    with pytest.raises(LogError, match="history with clicks and watch times"):
+    with pytest.raises(LogError, match="history with answers"):
         support(EventLog(log.metadata, table))
 
 

@@ -43,7 +43,7 @@ LIVING: dict[str, Any] = {
         "recall": 20,
         "history": 20,
         "ranking": {"kind": "recall"},
-        "channels": [{"name": "new", "policy": "policies.popularity:Newest", "quota": 10}],
+        "channels": [{"name": "new", "policy": "newest", "quota": 10}],
     },
     "arms": {
         "random": {"policy": "random"},

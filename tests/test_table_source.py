@@ -5,6 +5,7 @@ refuses by name.
 from __future__ import annotations
 
 import gzip
+import itertools
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from simulator.datasets import DataError, table
 from simulator.datasets.batches import tabular, write_table
 from simulator.datasets.describe import describe
 from simulator.log.workspace import Workspace, load_catalogue
+from simulator.report import find, write
 from simulator.run.executors import Serial
 from simulator.run.pipeline import check, simulate
 from simulator.scenario.model import Scenario, ScenarioError
@@ -774,6 +776,29 @@ def test_a_run_keeps_the_ids_and_what_was_counted(events: Path, tmp_path: Path) 
     assert catalogue.users["id"].tolist() == ["007", "7"]
     assert catalogue.items["id"].tolist() == ["", "a", "b"]
     assert run.notes["exact duplicates dropped"] == 1
+
+
+def test_the_report_names_items_as_the_table_does(tmp_path: Path) -> None:
+    draw = np.random.default_rng(4)
+    names = ["0007", "7", "b3f1c2d4-aaaa-4bbb-8ccc-1234567890ab", str(2**63 + 5), "7.0"]
+    lines = []
+    for user, day, request in itertools.product(range(40), range(3), range(4)):
+        time = MIDNIGHT + day * DAY + request * 60_000
+        lines.append(f"u{user},{names[draw.integers(5)]},{time},{draw.integers(2)}")
+    events = csv(tmp_path / "events.csv", "who,what,when,yes", *lines)
+    scenario = scenario_on(events, test_days=1)
+    logged = {**scenario.resolved(), "users": {"kind": "logged"}}
+    simulate(Scenario.model_validate(logged), tmp_path / "run", folder=tmp_path)
+    content = write(find(tmp_path / "run")[0], tmp_path / "report", run=tmp_path / "run")
+    assert content.supply is not None
+    for arm in content.arms:
+        shown = [one for one in content.supply.most_shown if one.arm == arm]
+        assert {one.id for one in shown} == set(names)
+        assert sum(one.share for one in shown) == pytest.approx(1.0)
+        assert [one.impressions for one in shown] == sorted(
+            (one.impressions for one in shown), reverse=True
+        )
+    assert "b3f1c2d4-aaaa-4bbb-8ccc-1234567890ab" in (tmp_path / "report" / "report.md").read_text()
 
 
 def test_a_check_looks_for_the_columns(events: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from policies.base import Catalogue, DoubleArray, IntArray
 from policies.time import DAY
@@ -29,16 +30,18 @@ class ItemFacts:
         author: `[n_items + 1]` 0, 1, ...; -1 = not known.
         tag: `[n_items + 1]` its category, in the same way.
         uploaded: `[n_items + 1]` ms from the start of the A/B, NaN = not known.
+        ids: `[n_items + 1]` what the items are called in the data that they come from, as text.
     """
 
     author: IntArray | None = None
     tag: IntArray | None = None
     uploaded: DoubleArray | None = None
+    ids: npt.NDArray[np.str_] | None = None
 
     @classmethod
     def of(cls, catalogue: Catalogue, *, first: int = 0) -> ItemFacts:
-        """What a catalogue says: its columns `author`, `tag` and `uploaded` (days before the
-        start).
+        """What a catalogue says: its columns `author`, `tag`, `uploaded` (days before the start)
+        and `id`.
 
         Args:
             catalogue: of the run.
@@ -48,7 +51,13 @@ class ItemFacts:
         uploaded = None
         if days is not None and np.isfinite(np.asarray(days, dtype=np.float64)[1:]).any():
             uploaded = -np.asarray(days, dtype=np.float64) * DAY
-        return cls(_groups(catalogue, "author", first), _groups(catalogue, "tag", first), uploaded)
+        ids = catalogue.items.get("id")
+        return cls(
+            _groups(catalogue, "author", first),
+            _groups(catalogue, "tag", first),
+            uploaded,
+            None if ids is None else np.asarray(ids).astype(np.str_),
+        )
 
     @classmethod
     def of_log(cls, log: EventLog) -> ItemFacts:

@@ -560,6 +560,27 @@ class DrawnWorlds:
 
 
 @dataclass(frozen=True)
+class ItemShown:
+    """An item that an arm shows much.
+
+    Attributes:
+        arm: whose.
+        item: its number in the log.
+        id: what it is called in the data that it comes from; None: it has its number alone.
+        impressions: how often it was shown, to the users who are counted.
+        share: of the arm's impressions.
+        click_rate: of these; None where the log knows no clicks.
+    """
+
+    arm: str
+    item: int
+    id: str | None
+    impressions: int
+    share: float
+    click_rate: float | None
+
+
+@dataclass(frozen=True)
 class Supply:
     """How the arms share impressions and clicks out among items and authors (`stats.supply`).
 
@@ -574,6 +595,7 @@ class Supply:
         absent: by metric, why there is nothing to say of it.
         users: of each arm who are counted: the same number in every arm.
         items, authors: of the catalogue; authors None: not known.
+        most_shown: the items that each arm shows most, in this order.
     """
 
     unknown: str | None = None
@@ -586,6 +608,7 @@ class Supply:
     users: Mapping[str, int] = field(default_factory=dict)
     items: int = 0
     authors: int | None = None
+    most_shown: tuple[ItemShown, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -263,6 +263,7 @@ def gather(
             of_methods,
             sums,
             choices,
+            supplied.most_shown(exposures, who.arms),
         ),
         catalogues=catalogues(log, who.arms, choices.level),
         calibration=calibration,

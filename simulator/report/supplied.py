@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from simulator.log.metrics import Metric
-from simulator.report.content import MetricNote, Supply, Verdict
+from simulator.report.content import ItemShown, MetricNote, Supply, Verdict
 from simulator.report.sentences import verdict_sentence
 from simulator.stats.choices import Choices
 from simulator.stats.methods import MethodLift, further_method_lifts, unknown
@@ -30,6 +32,42 @@ def side_of(
     return supply_side(exposures, own, arms)
 
 
+MOST_SHOWN = 5
+"""Items of an arm that a report names."""
+
+
+def most_shown(exposures: Exposures | None, arms: Sequence[str]) -> tuple[ItemShown, ...]:
+    """The items that each arm shows most, by their own ids where the run knows these.
+
+    Args:
+        exposures: of the log; None where nothing was counted.
+        arms: in the order of the report.
+    """
+    if exposures is None:
+        return ()
+    found = []
+    for arm in arms:
+        index = exposures.meta.compared.index(arm)
+        shown, clicked = (
+            counts[index].sum(axis=0) for counts in (exposures.shown, exposures.clicked)
+        )
+        for item in np.argsort(-shown, kind="stable")[:MOST_SHOWN].tolist():
+            if shown[item]:
+                ids = exposures.items.ids
+                rate = float(clicked[item] / shown[item]) if exposures.knows_clicks else None
+                found.append(
+                    ItemShown(
+                        arm,
+                        item,
+                        None if ids is None else str(ids[item]),
+                        int(shown[item]),
+                        float(shown[item] / shown.sum()),
+                        rate,
+                    )
+                )
+    return tuple(found)
+
+
 def supply(
     side: SupplySide,
     control: str,
@@ -39,6 +77,7 @@ def supply(
     methods_with_role: Sequence[MethodLift],
     days: UserDays,
     choices: Choices,
+    most: tuple[ItemShown, ...],
 ) -> Supply:
     """The supply side of a report.
 
@@ -50,6 +89,7 @@ def supply(
         methods_with_role: the same of methods.
         days: which arms have fits.
         choices: how lifts are computed.
+        most: the items that each arm shows most.
     """
     treatments = [arm for arm in arms if arm != control]
     others = compared_further(side, control, treatments, with_role=False)
@@ -87,6 +127,7 @@ def supply(
         users={arm: side.users[arm] for arm in arms if arm in side.users},
         items=side.n_items,
         authors=side.n_authors,
+        most_shown=most,
     )
 
 

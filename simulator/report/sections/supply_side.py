@@ -36,6 +36,8 @@ def supply(c: Content) -> Section | None:
     blocks: list[Block] = [Points([("", sentence) for sentence in sentences(c)]), *_tables(c)]
     if side.methods:
         blocks.append(Fold("Of the methods", [_methods(side)]))
+    if side.most_shown:
+        blocks.append(Fold("Most shown items", [_most_shown(side)]))
     blocks += [Words(text, note=True) for text in _notes(c)]
     return Section("supply", "Supply side", blocks, "Supply")
 
@@ -124,6 +126,22 @@ def _line(side: Supply, level: Level, row: Lift | None, scale: figures.Scale) ->
         p_cell(row.p_adjusted),
         verdict,
     )
+
+
+def _most_shown(side: Supply) -> Table:
+    """The items that each arm shows most."""
+    heads = columns("Arm", "Item", "Impressions", "Share", "Click rate", text=2)
+    rows = [
+        (
+            plain(one.arm),
+            plain(one.id or str(one.item)),
+            numeric(whole, one.impressions),
+            numeric(percent, one.share, 2, False),
+            numeric(percent, one.click_rate, 1, False),
+        )
+        for one in side.most_shown
+    ]
+    return Table("The items that each arm shows most", heads, rows)
 
 
 def _whiskers(row: Lift) -> figures.Whiskers:
