@@ -154,7 +154,9 @@ def daily_sentence(found: FittedWorlds) -> str:
     if not missed:
         return f"{words}."
     some = ", ".join(
-        f"{row.what} of {row.day} ({WORLDS[row.by]}) {row.error:+.1%}" for row in missed
+        f"{row.what} of {found.days_are.removesuffix('s')} {row.day} ({WORLDS[row.by]})"
+        f" {percent(row.error, 1)}"
+        for row in missed
     )
     return f"{words}; missed: {some}."
 
