@@ -375,6 +375,13 @@ def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     anew = CliRunner().invoke(command, [str(file), "--out", str(out), "--policies", "8"])
     assert anew.exit_code == 2  # a finished run is not taken over unless it is asked for
     assert "resume" in anew.output
+    file.write_text(WORLD.replace("seed: 5", "seed: 6"))
+    other = CliRunner().invoke(
+        command, [str(file), "--out", str(out), "--policies", "8", "--resume", "--quiet"]
+    )
+    assert other.exit_code == 2
+    assert "another scenario" in other.output
+    assert "seed" in other.output
 
 
 def test_the_offline_side_shows_what_a_run_serves(tmp_path: Path) -> None:

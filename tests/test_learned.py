@@ -22,6 +22,7 @@ from simulator.users.clock import Clock
 from simulator.users.learned import Learned, LearnedUsers
 from simulator.users.learned.evaluation import evaluate
 from simulator.users.learned.inputs import Features, HistoryEvidence
+from simulator.users.learned.network import watch_edges
 from simulator.users.learned.posthoc import margins, scale, shift
 from simulator.users.learned.response import Response, _quantile
 from simulator.users.logged import Logged, LoggedUsers
@@ -396,3 +397,11 @@ def test_a_fit_says_how_far_off_it_is_on_days_that_it_has_not_seen(
     row = next(r for r in stored["rows"] if r["name"].startswith("click, "))
     assert row["target"] == pytest.approx(future.clicked[first].mean(), rel=1e-9)
     assert row["within"] == (abs(row["ratio"] - 1) <= stored["tolerance"])
+
+
+def test_watch_times_that_are_all_alike_are_drawn_as_they_are() -> None:
+    edges = watch_edges(np.full(50, 10.0, dtype=np.float32), 48)
+    assert edges[0] == 0
+    assert edges[-2] < 10 < edges[-1] == np.nextafter(np.float32(10), np.float32(np.inf))
+    assert np.searchsorted(edges[1:-1], 10.0, side="left") + 1 == len(edges) - 1
+    assert 0.5 * (edges[-2] + edges[-1]) == pytest.approx(10)

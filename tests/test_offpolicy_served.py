@@ -105,9 +105,12 @@ def test_where_there_is_no_course_it_says_why(run: Path, tmp_path: Path) -> None
 
 
 def test_what_the_serving_says_is_not_said_twice(run: Path) -> None:
-    for option in ("--history", "--recall"):
-        done = CliRunner().invoke(
-            command, [str(run), "--served", "--policy", "itemknn", option, "9"]
-        )
+    for source, option, why in (
+        ([str(run), "--served"], "--history", "the scenario's serving says it with --served"),
+        ([str(run), "--served"], "--recall", "the scenario's serving says it with --served"),
+        (["scenarios/replay_kuairand.yaml"], "--recall", "the scenario says it itself"),
+        (["scenarios/replay_kuairand.yaml"], "--seed", "the scenario says it itself"),
+    ):
+        done = CliRunner().invoke(command, [*source, "--policy", "itemknn", option, "9"])
         assert done.exit_code == 2
-        assert f"{option} is of policies that are asked alone" in " ".join(done.output.split())
+        assert f"{option}: {why}; leave it out" in " ".join(done.output.split())

@@ -130,7 +130,7 @@ def replay(
     abtest replay log.parquet --policy my_policy.py:Mine:dim=32 --estimators rips,cascade_dr
     """
     if asked["served"]:
-        _refuse_what_serving_says(context)
+        _refuse(context, ("history", "recall"), "the scenario's serving says it with --served")
     from simulator.offpolicy.replay_page import document, save
     from simulator.page.terminal import show
     from simulator.run.progress import board
@@ -138,7 +138,11 @@ def replay(
     with failures():
         from simulator.offpolicy import sources
         from simulator.offpolicy.jobs import ReplayOptions
+        from simulator.scenario.model import Scenario
 
+        is_scenario = source.suffix in (".yaml", ".yml")
+        if is_scenario and Scenario.load(source).data.source != "open_bandit":
+            _refuse(context, ("history", "recall", "seed"), "the scenario says it itself")
         cut = dict(asked)
         resamples, rewards, estimators = map(cut.pop, ("resamples", "reward", "estimators"))
         chosen = {"rewards": rewards, **({"estimators": estimators} if estimators else {})}
@@ -158,11 +162,8 @@ def replay(
         say(page)
 
 
-def _refuse_what_serving_says(context: click.Context) -> None:
-    """Options of policies that are asked alone do not go with --served."""
-    for name in ("history", "recall"):
+def _refuse(context: click.Context, names: tuple[str, ...], why: str) -> None:
+    """Options that would change nothing, because what is replayed has keys for them."""
+    for name in names:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(
-                f"--{name} is of policies that are asked alone; the scenario's serving says it"
-                " with --served: leave one of them out"
-            )
+            raise click.UsageError(f"--{name}: {why}; leave it out")

@@ -147,8 +147,7 @@ def fidelity(
     out, folder = Path(out), Path(folder)
     wide = widened(scenario, policies)
     where = Workspace(out / "run")
-    if not (resume and where.finished):
-        simulate(wide, where.root, folder=folder, resume=resume, progress=progress)
+    simulate(wide, where.root, folder=folder, resume=resume, progress=progress)
     log = EventLog.open(where.log)
     truth = online(log, wide.control, reward, resamples, wide.seed)
     how = settings(wide.seed, resamples, wide.serving.recall)

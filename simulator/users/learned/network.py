@@ -398,5 +398,7 @@ def watch_edges(watch: FloatArray, bins: int) -> FloatArray:
     body = np.linspace(0, 0.95, max(bins - 8, 2))
     tail = 1 - 0.05 * 0.55 ** np.arange(1, 9)
     edges = np.unique(np.quantile(positive, np.concatenate((body, tail, [1.0]))).astype(np.float32))
+    if len(edges) == 1:  # all of them are alike: the bin that ends there begins just below
+        edges = np.array([0.0, np.nextafter(edges[0], np.float32(0)), edges[0]], dtype=np.float32)
     edges[0], edges[-1] = 0.0, np.nextafter(edges[-1], np.float32(np.inf))
     return edges
