@@ -30,6 +30,7 @@ from policies.base import (
     Slates,
     silent,
 )
+from policies.retrieval import top_k
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
@@ -67,10 +68,7 @@ class TagFeed(Policy):
         row, at = np.nonzero(histories.clicked & (histories.items > 0))
         np.add.at(clicks, (row, tag[histories.items[row, at]]), 1.0)
         score = np.array(self.scores) + self.turning * clicks[:, tag]
-        score[:, 0] = -np.inf
-        np.put_along_axis(score, histories.seen, -np.inf, axis=1)
-        best = np.argsort(-score, axis=1, kind="stable")[:, :k]
-        return Slates(best, np.take_along_axis(score, best, axis=1).astype(np.float32))
+        return Slates(*top_k(score.astype(np.float32), k, histories.seen))
 
     def state(self) -> dict[str, Any]:
         """Nothing."""

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from policies.base import Catalogue, Fitting, Histories, Policy, Sequences, Slates, silent
+from policies.retrieval import top_k
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
@@ -36,10 +37,7 @@ class InOrder(Policy):
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         score = np.tile(np.arange(ITEMS + 1.0), (len(histories), 1))
         score = score if self.backwards else -score
-        score[:, 0] = -np.inf
-        np.put_along_axis(score, histories.seen, -np.inf, axis=1)
-        best = np.argsort(-score, axis=1, kind="stable")[:, :k]
-        return Slates(best, np.take_along_axis(score, best, axis=1).astype(np.float32))
+        return Slates(*top_k(score.astype(np.float32), k, histories.seen))
 
     def state(self) -> dict[str, Any]:
         return {}

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from policies.base import DoubleArray
 from simulator.living.life import NEVER, PRESENT, REMOVED, UPLOADED
 from simulator.log.eventlog import EventLog
 from simulator.log.files import load_arrays
@@ -94,11 +95,10 @@ def catalogues(log: EventLog, arms: Sequence[str], level: float) -> Catalogues |
     Raises:
         FileError: a file of the run is damaged.
     """
-    facts = ItemFacts.of_log(log)
-    if log.metadata.scenario.get("items") is None or facts.uploaded is None or not log.parts:
+    lived = Lived.of_log(log)
+    if lived is None:
         return None
-    lived = Lived.of(Workspace(log.parts[0].resolve().parent.parent))
-    freshness = Freshness.of(log, facts.uploaded)
+    freshness = Freshness.of(log, lived.uploaded)
     order = [log.metadata.compared.index(arm) for arm in arms]
     whole = log.metadata.days or 1
     shares = [freshness.share(arm, 0, whole) for arm in order]
@@ -134,24 +134,31 @@ class Lived:
     """What a run has kept of its catalogues.
 
     Attributes:
+        uploaded: `[n_items + 1]` ms from the start of the A/B.
         is_creator: `[creators]`.
         stopped_on: by arm, `[fits, creators]` day.
         record: by arm, `[fits, days, 4]` counts (`simulator.living.life`) from `first_day` on.
         first_day: of the history.
     """
 
+    uploaded: DoubleArray
     is_creator: npt.NDArray[np.bool_]
     stopped_on: Mapping[str, npt.NDArray[np.int64]]
     record: Mapping[str, npt.NDArray[np.int64]]
     first_day: int
 
     @classmethod
-    def of(cls, run: Workspace) -> Lived:
-        """What lies in the folder of a finished run.
+    def of_log(cls, log: EventLog) -> Lived | None:
+        """What lies in the folder of the finished run whose log it is; None where that is no run,
+        or its catalogue does not live.
 
         Raises:
             FileError: it is missing or damaged.
         """
+        uploaded = ItemFacts.of_log(log).uploaded
+        if log.metadata.scenario.get("items") is None or uploaded is None or not log.parts:
+            return None
+        run = Workspace(log.parts[0].resolve().parent.parent)
         run.ledger.check_one(run.lived)
         arrays = load_arrays(run.lived)
 
@@ -160,7 +167,9 @@ class Lived:
             return {k.removeprefix(stem): v for k, v in arrays.items() if k.startswith(stem)}
 
         first_day = int(arrays["first_day"])
-        return cls(arrays["is_creator"], by_arm("stopped_on"), by_arm("record"), first_day)
+        return cls(
+            uploaded, arrays["is_creator"], by_arm("stopped_on"), by_arm("record"), first_day
+        )
 
     def active(self, arm: str, day: int) -> npt.NDArray[np.float64]:
         """`[creators]` the share of the fits in which each has not stopped by the beginning of

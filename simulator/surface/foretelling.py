@@ -20,9 +20,8 @@ import numpy as np
 
 from policies.base import DoubleArray, Progress, silent
 from policies.elementary import logs
-from simulator.log.items import ItemFacts
+from simulator.log.eventlog import EventLog
 from simulator.log.metrics import METRICS, chosen
-from simulator.log.workspace import Workspace
 from simulator.page.words import listed
 from simulator.report import check_distinct, find
 from simulator.report.catalogues import Lived
@@ -262,7 +261,7 @@ class _Measured:
         early = {
             (name, day): _level(days, name, 0, day) for name in shown for day in sorted(looked)
         }
-        early |= _of_catalogue(path, sorted(looked), days)
+        early |= _of_catalogue(log, sorted(looked), days)
         everybody, odd = np.ones(days.n_users, dtype=bool), np.arange(days.n_users) % 2 == 1
         late, *halves = (
             _level(days, target, until, days.days, who) for who in (everybody, odd, ~odd)
@@ -309,15 +308,13 @@ def _logarithms(level: DoubleArray) -> DoubleArray:
 
 
 def _of_catalogue(
-    path: Path, horizons: Sequence[int], days: UserDays
+    log: EventLog, horizons: Sequence[int], days: UserDays
 ) -> dict[tuple[str, int], DoubleArray]:
     """Fresh share and creators left of each arm at each horizon; {} where no catalogue lives."""
-    log, _ = find(path)
-    uploaded = ItemFacts.of_log(log).uploaded
-    if log.metadata.scenario.get("items") is None or uploaded is None or not log.parts:
+    lived = Lived.of_log(log)
+    if lived is None:
         return {}
-    freshness = Freshness.of(log, uploaded)
-    lived = Lived.of(Workspace(log.parts[0].resolve().parent.parent))
+    freshness = Freshness.of(log, lived.uploaded)
     place = [log.metadata.compared.index(arm) for arm in days.arms]
     found: dict[tuple[str, int], DoubleArray] = {}
     for day in horizons:
