@@ -213,7 +213,9 @@ def test_diversity_and_novelty_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert days.missing == ("author_diversity",)
     # However the rows are cut into batches.
     plain = EventLog.batches
-    monkeypatch.setattr(EventLog, "batches", lambda self, columns: plain(self, columns, 7))
+    monkeypatch.setattr(
+        EventLog, "batches", lambda self, columns, rows=7: plain(self, columns, min(rows, 7))
+    )
     again = read(log, names).by("user")
     assert np.array_equal(again.numerators["diversity"], table.numerators["diversity"])
     assert np.array_equal(again.denominators["diversity"], table.denominators["diversity"])

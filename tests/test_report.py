@@ -33,7 +33,7 @@ from simulator.page import words
 from simulator.page.words import between, number
 from simulator.report.console import show
 from simulator.report.content import Content, Headline
-from simulator.report.counts import count
+from simulator.report.counts import Counter, Counts
 from simulator.report.sentences import headline, verdict_sentence
 from simulator.report.stored import decode, encode
 from simulator.stats.verdict import Lift
@@ -46,10 +46,17 @@ def log() -> EventLog:
     return feedback_log()
 
 
+def counted(log: EventLog, rows: int) -> Counts:
+    counter = Counter(log)
+    for stretch in log.stretches(counter.columns, rows):
+        counter.add(stretch)
+    return counter.counts
+
+
 def test_counts_agree_with_pandas(log: EventLog) -> None:
     frame = log.table.to_pandas()
     frame["day"] = frame.t // DAY
-    found = count(log, rows=997)
+    found = counted(log, 997)
     by = frame.groupby(["arm", "day"])
     assert (found.steps["impressions"] == by.size().unstack().to_numpy()).all()
     assert (found.steps["users"] == by.user.nunique().unstack().to_numpy()).all()
@@ -82,7 +89,7 @@ def test_counts_leave_out_the_history_and_what_was_not_observed() -> None:
         "click": np.array([1, -1, 1], dtype=np.int8),
         "watch": [3.0, np.nan, 0.0],
     }
-    found = count(EventLog.from_columns(columns, Metadata(("a",), 1, 3, days=1)))
+    found = counted(EventLog.from_columns(columns, Metadata(("a",), 1, 3, days=1)), 2)
     assert found.steps["impressions"].sum() == 2
     assert found.steps["click"].sum() == found.observed["click"].sum() == 1
     assert found.steps["play"].sum() == 0

@@ -17,8 +17,8 @@ from simulator.log.items import ItemFacts
 from simulator.log.metadata import Metadata
 from simulator.log.metrics import METRICS as OF_USERS
 from simulator.log.metrics import MetricError, declarations, declared, metric
-from simulator.report.counts import count
 from simulator.report.gather import gather, with_decision
+from simulator.report.reading import read
 from simulator.report.sections import first_screen
 from simulator.report.stored import as_json
 from simulator.stats.choices import Choices
@@ -55,7 +55,7 @@ AUTHORS = np.array([-1, 0, 0, 1, 1, 2, -1])
 
 def side_of(log: EventLog, items: ItemFacts | None = None) -> SupplySide:
     exposures = Exposures(log.metadata, items or ItemFacts())
-    count(log, exposures)
+    read(log, exposures)
     metrics = {**asked(log.metadata), "authors_shown@3": metric("authors_shown@3")}
     return supply_side(exposures, metrics)
 
@@ -216,7 +216,7 @@ def test_each_fit_is_counted_alone_and_is_as_random_as_authors() -> None:
     log = with_fits(feedback_log(60, arms=("a", "b")), 3)
     side = side_of(log)
     exposures = Exposures(log.metadata, ItemFacts())
-    count(log, exposures)
+    read(log, exposures)
     each = (exposures.shown[:, :, 1:] > 0).mean(axis=2)
     assert levels(side, "items_shown") == pytest.approx(each.mean(axis=1).tolist())
     # Any of the fits shows more than one of them does.
@@ -281,7 +281,7 @@ def test_the_log_is_walked_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(self, columns, rows)
 
     monkeypatch.setattr(EventLog, "batches", counted)
-    count(log, Exposures(log.metadata, ItemFacts()))
+    read(log, Exposures(log.metadata, ItemFacts()))
     assert len(walks) == 1
 
 
@@ -290,8 +290,9 @@ def test_batches_do_not_matter() -> None:
     found = []
     for rows in (7, 1 << 20):
         exposures = Exposures(log.metadata, ItemFacts())
-        for batch in log.batches(list(exposures.columns), rows):
-            exposures.add(batch)
+        columns = [*log.metadata.key, "t", *exposures.columns]
+        for stretch in log.stretches(list(dict.fromkeys(columns)), rows):
+            exposures.add(stretch)
         found.append((exposures.shown, exposures.clicked))
     assert np.array_equal(found[0][0], found[1][0])
     assert np.array_equal(found[0][1], found[1][1])

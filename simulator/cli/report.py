@@ -297,7 +297,7 @@ def report(
                 raise reports.ReportError(
                     f"{', '.join(strangers)}: for tables; {source} is a log, which says so itself"
                 )
-            log, home = reports.find(source)
+            log, home = reports.find(source, inspect=False)
             folder = out or home
             with held_if_run(folder):
                 content = reports.write(
@@ -312,6 +312,7 @@ def report(
                     roles=roles,
                     priors=priors,
                     progress=progress,
+                    inspect=True,
                 )
         else:
             folder = out or source.parent / "report"

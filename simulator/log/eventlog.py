@@ -33,6 +33,7 @@ from simulator.log.schema import (
     NULLABLE,
     OPTIONAL,
     TAB,
+    LogRows,
     Seal,
     check_columns,
     column_values,
@@ -261,35 +262,58 @@ class EventLog:
         for _ in self.inspected():
             pass
 
+    def check_metadata(self) -> None:
+        """Hold the metadata to its rules, the numbers of users and items to the rows.
+
+        Raises:
+            LogError: it breaks one.
+        """
+        Metadata.from_json(self.metadata.to_json())
+        self.metadata.plausible(self.n_rows)
+
+    def stretches(
+        self, columns: Sequence[str] | None = None, rows: int = ROWS
+    ) -> Iterator[LogRows]:
+        """Stream the rows as numpy columns, at most `rows` at a time.
+
+        Args:
+            columns: those that are read, the key and `t` among them; None: all.
+            rows: of a stretch, at most.
+        """
+        above = None
+        for batch in self.batches(columns, rows):
+            if batch.num_rows:
+                above = LogRows(batch, self.metadata.key, above)
+                yield above
+
     def inspected(
         self, columns: Sequence[str] | None = None, rows: int = ROWS
-    ) -> Iterator[tuple[str, int, pa.RecordBatch]]:
-        """Stream the rows, at most `rows` at a time, each held to the rules before it is given out.
+    ) -> Iterator[LogRows]:
+        """As `stretches`, each held to the rules before it is given out.
 
         Args:
             columns: those that are read, `rules.INSPECTED` among them; None: all. FIT is read
                 where the log has it.
             rows: of a batch, at most.
 
-        Yields:
-            The part as messages name it, the batch's first row within the part, the batch.
-
         Raises:
             LogError: as `validate`. What a part's seal says of its values is known once the part
                 has been read to its end.
         """
-        Metadata.from_json(self.metadata.to_json())
-        self.metadata.plausible(self.n_rows)
+        self.check_metadata()
         inspector = Inspector(self.metadata)
         if columns is not None and FIT in self.optional:
             columns = [*columns, FIT]
+        above = None
         for place, part, written in self._parts():
-            seal, row = Seal(), 0
+            seal = Seal()
             for batch in part.batches(columns, rows):
-                inspector.inspect(place, row, batch)
-                yield place, row, batch
-                seal.add(batch)
-                row += batch.num_rows
+                stretch = LogRows(batch, self.metadata.key, above)
+                inspector.inspect(place, seal.rows, stretch)
+                seal.add(stretch)
+                if stretch.n_rows:
+                    yield stretch
+                    above = stretch
             if written is not None:
                 seal.compare(written, place)
         inspector.finish()

@@ -31,7 +31,7 @@ import pyarrow as pa
 
 from policies.time import DAY
 from simulator.log.metadata import FIT, HISTORY, KEY, LogError, Metadata
-from simulator.log.schema import NULLABLE, column_values, rises
+from simulator.log.schema import NULLABLE, LogRows
 
 Array = npt.NDArray[Any]
 
@@ -74,25 +74,24 @@ class Inspector:
         lives = self._fits.number if self._fits.crossed else 1
         shape = (len(metadata.arms), lives, metadata.n_users)
         self._came = np.zeros(shape if self._fits.number > 1 else 0, dtype=bool)
-        self._last: list[Array] | None = None
 
-    def inspect(self, place: str, row: int, batch: pa.RecordBatch) -> None:
-        """Check one batch that follows the last one.
+    def inspect(self, place: str, row: int, rows: LogRows) -> None:
+        """Check one stretch that follows the last one.
 
         Args:
             place: the part, for messages.
-            row: of the part: the batch's first.
-            batch: with the columns INSPECTED at least.
+            row: of the part: the stretch's first.
+            rows: with the columns INSPECTED at least.
 
         Raises:
             LogError: the first row that breaks a rule.
         """
-        if not batch.num_rows:
+        if not rows.n_rows:
             return
-        table = pa.Table.from_batches([batch])
+        table = rows.batch
         self._nulls(place, row, table)
-        values = {name: column_values(table, name) for name in INSPECTED}
-        values[FIT] = self._fit(place, table)
+        values = {name: rows[name] for name in INSPECTED}
+        values[FIT] = self._fit(place, rows)
         broken = [
             (int(np.argmin(good)), name, rule)
             for name, good, rule in self._rules(values)
@@ -106,7 +105,7 @@ class Inspector:
             raise LogError(f"{place}: row {row + bad}: {name} must be {rule}; got {value!r}{hint}")
         self._split(place, row, values)
         self._divided(place, row, values)
-        self._order(place, row, values)
+        self._order(place, row, rows)
         if self._fits.number > 1:
             life = values[FIT] if self._fits.crossed else 0
             self._came[values["arm"], life, values["user"]] = True
@@ -144,13 +143,15 @@ class Inspector:
         fit = self._fits.fit_of_user(self._metadata.scenario.get("seed", 0), user, number)
         return np.bincount(fit[came[0]], minlength=number), np.bincount(fit, minlength=number)
 
-    def _nulls(self, place: str, row: int, table: pa.Table) -> None:
-        for name in table.column_names:
+    def _nulls(self, place: str, row: int, table: pa.RecordBatch) -> None:
+        for name in table.schema.names:
             if table[name].null_count and name not in NULLABLE:
                 bad = int(np.flatnonzero(np.asarray(table[name].is_null()))[0])
                 raise LogError(f"{place}: row {row + bad}: {name} must not be null")
 
-    def _nan(self, table: pa.Table, values: dict[str, Array]) -> Iterator[tuple[int, str, str]]:
+    def _nan(
+        self, table: pa.RecordBatch, values: dict[str, Array]
+    ) -> Iterator[tuple[int, str, str]]:
         """NaN that is not null, in columns that may be null."""
         for name, rule in (
             ("watch", "seconds >= 0 or null"),
@@ -213,15 +214,15 @@ class Inspector:
                 f" user {user[bad]} the arm {arms[theirs]!r}; got {arms[int(arm[bad])]!r}"
             )
 
-    def _fit(self, place: str, table: pa.Table) -> Array:
+    def _fit(self, place: str, rows: LogRows) -> Array:
         """The fit of each row; 0 in a log without the column, which must be of one fit."""
-        if FIT in table.column_names:
-            return column_values(table, FIT)
+        if FIT in rows.batch.schema.names:
+            return rows[FIT]
         if self._fits.number > 1:
             raise LogError(
                 f"{place}: column {FIT!r} is missing: the scenario has {self._fits.number} fits"
             )
-        return np.zeros(table.num_rows, dtype=np.uint8)
+        return np.zeros(rows.n_rows, dtype=np.uint8)
 
     def _divided(self, place: str, row: int, values: dict[str, Array]) -> None:
         """Each fit is one that its arm has, and of a user whom the fits divide, the user's."""
@@ -241,29 +242,21 @@ class Inspector:
                 rule = f"{rule} {theirs[bad]} of the arm {name!r}"
             raise LogError(f"{place}: row {row + bad}: {FIT} must be {rule}; got {int(fit[bad])}")
 
-    def _order(self, place: str, row: int, values: dict[str, Array]) -> None:
-        """Keys ascend, and a user's time does not go back, from the last batch on."""
-        columns = [values[name].astype(np.int64) for name in (*self._metadata.key, "t")]
-        shift = 1
-        if self._last is not None:
-            columns = [np.concatenate(pair) for pair in zip(self._last, columns, strict=True)]
-            shift = 0
-        key, t = columns[:-1], columns[-1]
-        ascending = rises(key)
-        if not ascending.all():
-            bad = int(np.argmin(ascending))
-            above, here = (tuple(int(column[i]) for column in key) for i in (bad, bad + 1))
+    def _order(self, place: str, row: int, rows: LogRows) -> None:
+        """Keys ascend, and a user's time does not go back, from the last stretch on."""
+        strange = rows.falls(rows.key) | ~rows.begins[rows.key[-1]]
+        if strange.any():
+            bad = int(np.argmax(strange))
+            above, here = (tuple(rows.value(name, i) for name in rows.key) for i in (bad - 1, bad))
             raise LogError(
-                f"{place}: row {row + bad + shift}: key {self._metadata.key} = {here} must come"
-                f" after {above}: unsorted or twice"
+                f"{place}: row {row + bad}: key {rows.key} = {here} must come after {above}:"
+                " unsorted or twice"
             )
-        same = [np.diff(column) == 0 for column in key[: -len(KEY[2:])]]
-        back = np.logical_and.reduce(same) & (np.diff(t) < 0)
+        back = rows.beside_above("t", np.less) & ~rows.begins["user"]
         if back.any():
             bad = int(np.argmax(back))
             raise LogError(
-                f"{place}: row {row + bad + shift}: t = {t[bad + 1]} ms is before that of the row"
-                f" above ({t[bad]} ms): sessions and requests of user {key[-4][bad]} must be"
-                " numbered in the order of time"
+                f"{place}: row {row + bad}: t = {rows.value('t', bad)} ms is before that of the row"
+                f" above ({rows.value('t', bad - 1)} ms): sessions and requests of user"
+                f" {rows.value('user', bad)} must be numbered in the order of time"
             )
-        self._last = [column[-1:] for column in columns]

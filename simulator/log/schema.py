@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,13 +85,18 @@ class Seal:
         self.rows = 0
         self.columns: dict[str, int] = {}
 
-    def add(self, rows: pa.Table | pa.RecordBatch) -> None:
+    def add(self, rows: pa.Table | LogRows) -> None:
         """Take the next rows in."""
-        table = rows if isinstance(rows, pa.Table) else pa.Table.from_batches([rows])
-        self.rows += table.num_rows
-        for name in table.column_names:
-            values = np.ascontiguousarray(column_values(table, name)).data
-            self.columns[name] = zlib.crc32(values, self.columns.get(name, 0))
+        if isinstance(rows, LogRows):
+            names, n_rows = rows.batch.schema.names, rows.n_rows
+            values: Mapping[str, np.ndarray] = rows
+        else:
+            names, n_rows = rows.column_names, rows.num_rows
+            values = {name: column_values(rows, name) for name in names}
+        self.rows += n_rows
+        for name in names:
+            column = np.ascontiguousarray(values[name]).data
+            self.columns[name] = zlib.crc32(column, self.columns.get(name, 0))
 
     def to_json(self, metadata: bytes) -> str:
         """The seal of these rows and of the `metadata` that goes with them."""
@@ -152,7 +158,70 @@ def rises(key: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
-def column_values(table: pa.Table, name: str) -> np.ndarray:
+class LogRows(dict[str, np.ndarray]):
+    """A stretch of a log as numpy columns by name (`column_values`), each converted at its first
+    use, and what begins in which row; whoever reads the stretch shares it.
+    """
+
+    def __init__(
+        self, batch: pa.RecordBatch, key: Sequence[str], above: LogRows | None = None
+    ) -> None:
+        """`key`: of the log (`Metadata.key`); `above`: the stretch that ends where this one begins,
+        None: nothing does.
+        """
+        super().__init__()
+        self.batch, self.key = batch, tuple(key)
+        self._last = None if above is None else {name: above[name][-1] for name in (*key, "t")}
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.batch.num_rows)
+
+    def __missing__(self, name: str) -> np.ndarray:
+        self[name] = column_values(self.batch, name)
+        return self[name]
+
+    def value(self, name: str, row: int) -> int:
+        """The whole number in a row; of the stretch above in row -1."""
+        return int(self[name][row] if row >= 0 or self._last is None else self._last[name])
+
+    def beside_above(self, name: str, compare: Callable[..., np.ndarray]) -> np.ndarray:
+        """`compare` (a ufunc) of each row's value with that of the row above, `[rows]`; False in
+        the first row of a log.
+        """
+        column = self[name]
+        result = np.zeros(len(column), dtype=bool)
+        compare(column[1:], column[:-1], out=result[1:])
+        if self._last is not None and len(column):
+            result[0] = compare(column[0], self._last[name])
+        return result
+
+    @cached_property
+    def begins(self) -> dict[str, np.ndarray]:
+        """By column of the key, the rows `[rows]` bool in which it or one before it is another than
+        in the row above: where an arm, a user, a session, a request begins.
+        """
+        found: dict[str, np.ndarray] = {}
+        begins: np.ndarray | None = None
+        for name in self.key:
+            differs = self.beside_above(name, np.not_equal)
+            if self._last is None:
+                differs[:1] = True
+            found[name] = begins = differs if begins is None else begins | differs
+        return found
+
+    def falls(self, key: Sequence[str]) -> np.ndarray:
+        """The rows `[rows]` bool whose `key`, the first columns of the log's, is below that of the
+        row above.
+        """
+        result, outer = np.zeros(self.n_rows, dtype=bool), np.ones(self.n_rows, dtype=bool)
+        for name in key:
+            result |= outer & self.beside_above(name, np.less)
+            outer = ~self.begins[name]
+        return result
+
+
+def column_values(table: pa.Table | pa.RecordBatch, name: str) -> np.ndarray:
     """A column as numpy, of one type whether or not it has nulls: nullable bools as int8 with -1
     for null, nullable whole numbers as int16 with -1, nullable floats with NaN.
     """

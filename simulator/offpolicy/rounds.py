@@ -263,7 +263,8 @@ class Stream:
         arm = 0 if self.arm is None else self.log.metadata.arms.index(self.arm)
         waiting: Columns | None = None
         first = 0
-        for _, _, batch in self.log.inspected(names, self.chunk):
+        for rows in self.log.inspected(names, self.chunk):
+            batch = rows.batch
             columns = _arrays(batch, self.reward, self.log.metadata.key, told)
             columns["row"] = np.arange(first, first + batch.num_rows, dtype=np.int64)
             first += batch.num_rows

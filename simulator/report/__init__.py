@@ -42,6 +42,7 @@ def write(
     roles: Mapping[str, MetricRole] | None = None,
     priors: Mapping[str, Prior] | None = None,
     progress: Progress = silent,
+    inspect: bool = False,
 ) -> Content:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each
     by temporary name and rename.
@@ -65,11 +66,14 @@ def write(
         priors: by metric, what earlier tests say of its lift, where that is not as the log says
             (`report.earlier`).
         progress: called as (stage, steps done, steps, {}).
+        inspect: hold every row of the log to the rules while it is read; a log that a run has just
+            written, or that was validated, needs it not.
 
     Returns:
         What the three files say.
 
     Raises:
+        LogError: a row that breaks a rule, with `inspect`.
         ReportError: the log holds nothing to compare, or `strict` and a red check.
         TableError: a margin of no metric, or one that is not positive; a guardrail of a metric
             whose direction is not known; priors of none of the metrics.
@@ -95,6 +99,7 @@ def write(
         better=better,
         roles=roles,
         priors=priors,
+        inspect=inspect,
     )
     content = replace(
         content,
@@ -172,9 +177,10 @@ def load(source: Path | str) -> Content:
     source = Path(source)
     file = source / "report.json" if source.is_dir() else source
     if file.suffix != ".json" or not file.is_file():
-        log, home = find(source)
+        log, home = find(source, inspect=False)
+        declared = Workspace(home).declared_arms
         try:
-            return gather(log, arms=Workspace(home).declared_arms, runtime=None, progress=silent)
+            return gather(log, arms=declared, runtime=None, progress=silent, inspect=True)
         except (ReportError, TableError) as error:
             raise ReportError(f"{source}: {error}") from error
     if source.is_dir():
@@ -211,11 +217,12 @@ def check_distinct(sources: Sequence[Path]) -> None:
         homes[place] = source
 
 
-def find(source: Path) -> tuple[EventLog, Path]:
+def find(source: Path, *, inspect: bool = True) -> tuple[EventLog, Path]:
     """The event log that a path means, and the folder where its report belongs.
 
     Args:
         source: a run's folder (with `log/`), a folder of Parquet parts, or one .parquet file.
+        inspect: hold every row to the rules; else whoever reads the log does it.
 
     Raises:
         ReportError: nothing is there.
@@ -229,7 +236,7 @@ def find(source: Path) -> tuple[EventLog, Path]:
             "give a run's folder, a folder of Parquet parts or a .parquet file"
         )
     home = source.parent if source.is_file() or source.name == "log" else source
-    return sound_log(source), source if (source / "log").is_dir() else home
+    return sound_log(source, rows=inspect), source if (source / "log").is_dir() else home
 
 
 def runtime(folder: Path) -> dict[str, Any] | None:

@@ -1,5 +1,5 @@
 """Plain counts of a log by arm and day (requests, impressions, feedback, recall channels, logged
-answers) in one streaming pass.
+answers) from its rows as they stream.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from policies.base import BoolArray, DoubleArray, IntArray
+from policies.base import BoolArray, DoubleArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
-from simulator.stats.supply import Exposures
+from simulator.log.schema import LogRows
 
 Cells = DoubleArray
 
@@ -43,96 +42,79 @@ class Counts:
     logged: Cells
 
 
-def count(log: EventLog, exposures: Exposures | None = None, rows: int = 1 << 20) -> Counts:
-    """Count a log in KEY order, `rows` impressions at a time: memory does not grow with the log.
-    `exposures` are counted in the same pass.
+class Counter:
+    """Counts the stretches of a log in KEY order: memory does not grow with the log.
+
+    Attributes:
+        columns: of the log that `add` reads.
+        counts: of all that was added.
     """
-    n_arms = len(log.metadata.arms)
-    days = max(log.metadata.days, 1)
-    n_channels = len(log.metadata.channels) + 1
-    kinds = ("click", *log.kinds)
-    steps = {
-        name: np.zeros((n_arms, days))
-        for name in ("users", "sessions", "requests", "impressions", "play", "watch_time", *kinds)
-    }
-    observed = {name: np.zeros((n_arms, days)) for name in ("watch_time", *kinds)}
-    users, channels, logged = np.zeros(n_arms), np.zeros((n_arms, n_channels)), np.zeros(n_arms)
 
-    def tally(index: IntArray) -> Cells:
-        return np.bincount(index, minlength=n_arms * days).reshape(n_arms, days).astype(float)
-
-    names = log.metadata.key[:-1]
-    # What begins in a row is seen beside the row above, for the first one the last of its batch.
-    above: list[int] | None = None
-    wanted = [*names, "t", "watch", "channel", "logged", *kinds]
-    if exposures is not None:
-        wanted += [name for name in exposures.columns if name not in wanted]
-    for batch in log.batches(wanted, rows):
-        if exposures is not None and batch.num_rows:
-            exposures.add(batch)
-        past = batch["t"].to_numpy() < 0
-        ab = batch.filter(pa.array(~past)) if past.any() else batch
-        if not ab.num_rows:
-            continue
-        day = np.minimum(ab["t"].to_numpy() // DAY, days - 1)
-        key = [*(ab[name].to_numpy().astype(np.int64) for name in names), day]
-        cell = key[0] * days + day
-        new_user, new_session, new_request, new_day = _begins(key, above)
-        above = [int(column[-1]) for column in key]
-        users += np.bincount(key[0][new_user], minlength=n_arms)
-        steps["users"] += tally(cell[new_day])
-        steps["sessions"] += tally(cell[new_session])
-        steps["requests"] += tally(cell[new_request])
-        _add_feedback(ab, cell, kinds, steps, observed)
-        channel = np.minimum(ab["channel"].to_numpy(), n_channels - 1)
-        channels += np.bincount(key[0] * n_channels + channel, minlength=channels.size).reshape(
-            channels.shape
+    def __init__(self, log: EventLog) -> None:
+        meta = log.metadata
+        n_arms, days, kinds = len(meta.arms), max(meta.days, 1), ("click", *log.kinds)
+        visits = ("users", "sessions", "requests", "impressions", "play", "watch_time")
+        self.counts = Counts(
+            days,
+            {name: np.zeros((n_arms, days)) for name in (*visits, *kinds)},
+            {name: np.zeros((n_arms, days)) for name in ("watch_time", *kinds)},
+            np.zeros(n_arms),
+            np.zeros((n_arms, len(meta.channels) + 1)),
+            np.zeros(n_arms),
         )
-        logged += np.bincount(
-            key[0], weights=ab["logged"].cast(pa.uint8()).to_numpy(), minlength=n_arms
-        )
-    return Counts(days, steps, observed, users, channels, logged)
+        self._kinds = kinds
+        self.columns = (*meta.key, "t", "watch", "channel", "logged", *kinds)
+        # What begins in a row is seen beside the row above it in the A/B.
+        self._above: LogRows | None = None
+        self._is_whole = True
 
+    def add(self, rows: LogRows) -> None:
+        """Count the stretch that follows the last one."""
+        past = rows["t"] < 0
+        was_whole, self._is_whole = self._is_whole, not past.any()
+        if not self._is_whole:
+            rows = LogRows(rows.batch.filter(pa.array(~past)), rows.key, self._above)
+        elif not was_whole:
+            rows = LogRows(rows.batch, rows.key, self._above)
+        if not rows.n_rows:
+            return
+        counts, n_arms, above = self.counts, len(self.counts.users), self._above
+        arm = rows["arm"].astype(np.int64)
+        day = np.minimum(rows["t"] // DAY, counts.days - 1)
+        cell = arm * counts.days + day
+        begins_day = rows.begins["user"].copy()
+        begins_day[1:] |= day[1:] != day[:-1]
+        if above is not None:
+            begins_day[0] |= day[0] != min(rows.value("t", -1) // DAY, counts.days - 1)
+        self._above = rows
 
-def _begins(key: list[IntArray], above: list[int] | None) -> tuple[BoolArray, ...]:
-    """Where a user, a session, a request and a user's day begin, `[N]` each; `above` is the row
-    before the first.
-    """
-    changed = [
-        np.concatenate(([above is None or column[0] != above[i]], column[1:] != column[:-1]))
-        for i, column in enumerate(key)
-    ]
-    *outer, session, request, day = changed
-    user = np.logical_or.reduce(outer)
-    session = user | session
-    return user, session, session | request, user | day
+        def tally(of: BoolArray | None = None, weights: DoubleArray | None = None) -> Cells:
+            at = cell if of is None else cell[of]
+            found = np.bincount(at, weights, minlength=n_arms * counts.days)
+            return found.reshape(n_arms, counts.days).astype(float)
 
-
-def _add_feedback(
-    batch: pa.RecordBatch,
-    cell: IntArray,
-    kinds: tuple[str, ...],
-    steps: dict[str, Cells],
-    observed: dict[str, Cells],
-) -> None:
-    """Add one batch's impressions, plays, seconds and feedback to their cells; one hash aggregation
-    by Arrow for all columns.
-    """
-    columns = {
-        "cell": pa.array(cell),
-        "watch_time": batch["watch"].cast(pa.float64()),
-        "play": pc.greater(batch["watch"], 0),
-    }
-    columns |= {name: batch[name] for name in kinds}
-    wanted = [
-        ("cell", "count"),
-        ("play", "sum"),
-        *((name, how) for name in ("watch_time", *kinds) for how in ("sum", "count")),
-    ]
-    sums = pa.table(columns).group_by("cell").aggregate(wanted)
-    at = np.unravel_index(sums["cell"].to_numpy(), steps["impressions"].shape)
-    steps["impressions"][at] += sums["cell_count"].to_numpy()
-    for name in ("play", "watch_time", *kinds):
-        steps[name][at] += pc.fill_null(sums[f"{name}_sum"], 0).to_numpy()
-    for name in ("watch_time", *kinds):
-        observed[name][at] += sums[f"{name}_count"].to_numpy()
+        counts.users[:] += np.bincount(arm[rows.begins["user"]], minlength=n_arms)
+        watch, impressions = rows["watch"], tally()
+        steps = {
+            "users": tally(begins_day),
+            "sessions": tally(rows.begins["session"]),
+            "requests": tally(rows.begins["request"]),
+            "impressions": impressions,
+            "play": tally(watch > 0),
+            "watch_time": tally(weights=np.nan_to_num(watch.astype(np.float64))),
+            **{name: tally(rows[name] == 1) for name in self._kinds},
+        }
+        for name, sums in steps.items():
+            counts.steps[name][:] += sums
+        for name in counts.observed:
+            column = rows.batch.column("watch" if name == "watch_time" else name)
+            is_whole = column.null_count == 0
+            counts.observed[name][:] += (
+                impressions if is_whole else tally(column.is_valid().to_numpy(zero_copy_only=False))
+            )
+        n_channels = counts.channels.shape[1]
+        channel = np.minimum(rows["channel"], n_channels - 1)
+        counts.channels[:] += np.bincount(
+            arm * n_channels + channel, minlength=counts.channels.size
+        ).reshape(counts.channels.shape)
+        counts.logged[:] += np.bincount(arm[rows["logged"] == 1], minlength=n_arms)

@@ -48,14 +48,15 @@ from simulator.report.content import (
     Step,
     Verdict,
 )
-from simulator.report.counts import Cells, Counts, count
+from simulator.report.counts import Cells, Counts
 from simulator.report.errors import ReportError
 from simulator.report.otherwise import compute_otherwise
 from simulator.report.plan import compared_designs, interleaved_designs, needs, preferences
+from simulator.report.reading import read
 from simulator.report.sentences import headline, in_words, margin_sentence, verdict_sentence
 from simulator.report.spread import distributions
 from simulator.stats import checks as design
-from simulator.stats import segments, sequential, supply, units, verdict, winners
+from simulator.stats import segments, sequential, supply, verdict, winners
 from simulator.stats.adjustment import declared_periods, pre_periods
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
@@ -152,14 +153,17 @@ def gather(
     roles: Mapping[str, MetricRole] | None = None,
     arms: Sequence[str] = (),
     priors: Mapping[str, Prior] | None = None,
+    inspect: bool = False,
 ) -> Content:
     """Everything that the report says of a log, its arms in the order of `arms`. See
     `simulator.report.write`.
     """
     meta, choices = log.metadata, choices or Choices()
     progress("report: sums", 0, 4, {})
-    sums, silent = answered(units.read(log))
     unsupplied = supply.unknown(meta)
+    exposures = None if unsupplied else supply.Exposures(meta, ItemFacts.of_log(log))
+    summed, counts = read(log, exposures, inspect=inspect)
+    sums, silent = answered(summed)
     declares = declarations(better, roles)
     guarded = () if margins is None else (*margins.guardrails, *margins.equivalence)
     of_supply = supply.asked(meta, (*declares, *guarded))
@@ -168,9 +172,6 @@ def gather(
     metrics = {name: every[name] for name in sums.metrics}
     who = Comparison.of(meta, silent, arms)
     sums = dataclasses.replace(sums, metrics=metrics).in_order(who.arms)
-    progress("report: counts", 1, 4, {})
-    exposures = None if unsupplied else supply.Exposures(meta, ItemFacts.of_log(log))
-    counts = count(log, exposures)
     side = supplied.side_of(exposures, every, who.arms, unsupplied)
     progress("report: calibration", 2, 4, {})
     calibration = world.calibration(log)

@@ -83,7 +83,8 @@ def _history(log: EventLog) -> IntArray:
     shown = np.zeros(log.metadata.n_items + 1, dtype=np.int64)
     for batch in log.batches(["item", "t"]):
         old = batch["item"].to_numpy()[batch["t"].to_numpy() < 0]
-        np.add.at(shown, old.astype(np.int64), 1)
+        known = old[old < len(shown)]  # the rules, to which a row may not be held yet, name others
+        np.add.at(shown, known.astype(np.int64), 1)
     return shown
 
 

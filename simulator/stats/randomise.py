@@ -46,12 +46,13 @@ class Rate:
 
     @classmethod
     def of(cls, count: int, total: int) -> Rate:
-        from statsmodels.stats.proportion import proportion_confint
+        from scipy.special import betaincinv
 
         if total == 0:
             return cls(np.nan, np.nan, np.nan)
-        low, high = proportion_confint(count, total, method="beta")
-        return cls(count / total, float(low), float(high))
+        low = 0.0 if count == 0 else float(betaincinv(count, total - count + 1, 0.025))
+        high = 1.0 if count == total else float(betaincinv(count + 1, total - count, 0.975))
+        return cls(count / total, low, high)
 
     def near(self, nominal: float, total: int, further: float = 0.0) -> bool:
         """Whether the rate is within three standard errors of `nominal`: that of Monte Carlo, and

@@ -34,7 +34,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from policies.base import BoolArray, IntArray
 from policies.products import matmul
@@ -51,6 +50,7 @@ from simulator.log.metrics import (
     chosen,
     metric,
 )
+from simulator.log.schema import LogRows
 from simulator.stats.contrasts import compare, influences, scaled_to_one
 from simulator.stats.intervals import quantile
 from simulator.stats.methods import FitTables
@@ -155,15 +155,14 @@ class Exposures:
                 is_counted[cell[np.argsort(draw[cell], kind="stable")[:smallest]]] = True
         return is_counted, np.bincount(arm[is_counted], minlength=n_arms)
 
-    def add(self, batch: pa.RecordBatch) -> None:
+    def add(self, rows: LogRows) -> None:
         """Add rows of the log."""
-        t, item = batch["t"].to_numpy(), batch["item"].to_numpy().astype(np.int64)
-        user = batch["user"].to_numpy().astype(np.int64)
+        t, item, user = rows["t"], rows["item"].astype(np.int64), rows["user"]
         is_old = t < 0
         if is_old.any():
             self.knows_history = True
             np.add.at(self.before, item[is_old], 1)
-        arm = self._arm[batch["arm"].to_numpy()]
+        arm = self._arm[rows["arm"]]
         keep = ~is_old & (arm >= 0)
         if self.meta.days:
             keep &= t < self.meta.days * DAY
@@ -173,10 +172,10 @@ class Exposures:
         if self._fit_of_user is not None:
             fit = self._fit_of_user[user]
         elif self.meta.fits.crossed:
-            fit = batch[FIT].to_numpy().astype(np.int64)
+            fit = rows[FIT].astype(np.int64)
         cell = (arm * self._fits + fit) * (self.meta.n_items + 1) + item
-        click = batch["click"].fill_null(False).to_numpy(zero_copy_only=False)
-        self.knows_clicks = self.knows_clicks or batch["click"].null_count < batch.num_rows
+        click = rows["click"] == 1
+        self.knows_clicks = self.knows_clicks or bool((rows["click"] >= 0).any())
         cells = {"shown": cell[keep], "clicked": cell[keep & click]}
         for event, into in (("shown", self.shown), ("clicked", self.clicked)):
             np.add.at(into.reshape(-1), cells[event], 1)

@@ -6,100 +6,77 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from policies.time import DAY
 from simulator.designs.base import DesignError
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, FITTED_ONCE
-from simulator.log.metrics import DEFAULT_METRICS, METRICS, Metric, Rows, chosen
+from simulator.log.metrics import DEFAULT_METRICS, METRICS, Rows, chosen
+from simulator.log.schema import LogRows
 from simulator.stats.derived import DerivedColumns
-from simulator.stats.unit_table import Array, Floats, TableError
+from simulator.stats.unit_table import Array, TableError
 from simulator.stats.user_days import UserDays
 
 
 def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
-    """Sum a log in one streaming pass: memory grows with users and days, not with impressions.
-
-    Args:
-        log: in KEY order (as a run writes it).
-        metrics: names; None: those of the log's own scenario, or the default nine. Those of the
-            supply side are not of users, and left to `stats.supply`.
-
-    Returns:
-        `UserDays` over the arms of the log other than `history`. In an interleaved log an
-        impression is of the arm that drafted its item, and metrics of the visit (sessions,
-        requests, return) have no data: both arms share it.
-
-    Raises:
-        TableError: fewer than one arm besides the history, rows not in KEY order, or rows that
-            cannot be of the log's design.
-        MetricError: a metric that does not exist.
+    """Sum a log in one streaming pass: memory grows with users and days, not with impressions. The
+    arguments and errors are those of `UserSums`.
     """
-    meta = log.metadata
-    asked = metrics if metrics is not None else meta.scenario.get("metrics", DEFAULT_METRICS)
-    wanted = {m.name: m for m in chosen(asked) if m.supply is None}
-    arms, design = meta.compared, meta.design
-    if not arms:
-        raise TableError(
-            f"this log is a pure history (arms {list(meta.arms)}): there is nothing to compare"
-        )
-    place = np.array(
-        [arms.index(name) if name in arms else -1 for name in meta.arms], dtype=np.int64
-    )
-    number = meta.fits.number if meta.fits.crossed else 1
-    reader = _Pass(log, wanted, place, len(arms), max(meta.days, 1), number)
-    cubes = reader.cubes
-    try:
-        assigned = design.arm_of_user(meta.n_users)
-        cluster = design.cluster_of_user(meta.n_users)
-        switched = design.arm_of_day(cubes["impressions"].sum(axis=(1, 2)))
-    except DesignError as error:
-        raise TableError(str(error)) from error
-    if design.shares_slates:
-        visits = {t.name for m in wanted.values() for t in m.terms if t.visit}
-        cubes = {name: cube for name, cube in cubes.items() if name not in visits}
-    lives = tuple(
-        UserDays(
-            arms,
-            meta.n_users,
-            max(meta.days, 1),
-            wanted,
-            {name: cube[:, fit] for name, cube in cubes.items()},
-            reader.before,
-            assigned,
-            switched,
-            cluster=cluster,
-        )
-        for fit in range(number)
-    )
-    fits = tuple(int(meta.fits_of_arm()[meta.arms.index(name)]) for name in arms)
-    if max(fits) == 1:
-        return lives[0]
-    once = frozenset(meta.notes.get(FITTED_ONCE, ()))
-    if meta.fits.crossed:
-        means = {name: cube.mean(axis=1) for name, cube in cubes.items()}
-        return replace(lives[0], terms=means, fits=fits, fitted_once=once, lives=lives)
-    everybody = np.arange(meta.n_users)
-    theirs = meta.fits.fit_of_user(meta.scenario.get("seed", 0), everybody, meta.fits.number)
-    return replace(lives[0], fits=fits, fit_of_user=theirs, fitted_once=once)
+    sums = UserSums(log, metrics)
+    for rows in log.stretches(sums.columns, 1 << 20):
+        sums.add(rows)
+    return sums.user_days()
 
 
-class _Pass:
-    """One pass over the rows: adds each batch to the cubes `[arms, fits, users, days]` and the sums
-    before t = 0 `[users]`.
+class _Cells:
+    """Sums by cell in as few bytes as they need: whole numbers in the smallest unsigned type that
+    holds them (a user's clicks of a day in one byte), others in float64.
     """
 
-    def __init__(
-        self,
-        log: EventLog,
-        metrics: Mapping[str, Metric],
-        place: Array,
-        n_arms: int,
-        days: int,
-        fits: int,
-    ) -> None:
+    def __init__(self, n: int) -> None:
+        self.values: Array = np.zeros(n, dtype=np.uint8)
+
+    def add(self, first: int, sums: Array) -> None:
+        """Add whole numbers, int64, or float64 to the cells from `first` on."""
+        here = slice(first, first + len(sums))
+        total = self.values[here] + sums
+        needed = np.min_scalar_type(total.max()) if total.dtype.kind == "i" else total.dtype
+        kind = np.promote_types(needed, self.values.dtype)
+        if kind != self.values.dtype:
+            self.values = self.values.astype(kind)
+        self.values[here] = total
+
+
+class UserSums:
+    """The sums of every user and day, added up from the stretches of a log in KEY order.
+
+    Attributes:
+        columns: of the log that `add` reads.
+    """
+
+    def __init__(self, log: EventLog, metrics: Iterable[str] | None = None) -> None:
+        """
+        Args:
+            log: whose metadata, history and catalogue count; its rows are given to `add`.
+            metrics: names; None: those of the log's own scenario, or the default nine. Those of the
+                supply side are not of users, and left to `stats.supply`.
+
+        Raises:
+            TableError: fewer than one arm besides the history.
+            MetricError: a metric that does not exist.
+        """
+        meta = self.meta = log.metadata
+        asked = metrics if metrics is not None else meta.scenario.get("metrics", DEFAULT_METRICS)
+        self.metrics = {m.name: m for m in chosen(asked) if m.supply is None}
+        self.arms = meta.compared
+        if not self.arms:
+            raise TableError(
+                f"this log is a pure history (arms {list(meta.arms)}): there is nothing to compare"
+            )
+        self._place = np.array(
+            [self.arms.index(name) if name in self.arms else -1 for name in meta.arms],
+            dtype=np.int64,
+        )
         names = {
             *log.kinds,
             "t",
@@ -112,106 +89,142 @@ class _Pass:
             "channel",
             "logged",
         }
-        terms = [t for m in metrics.values() for t in m.terms]
-        self.derived = DerivedColumns(log, {c for t in terms for c in t.columns})
-        names |= self.derived.available
-        asked = {
+        terms = [t for m in self.metrics.values() for t in m.terms]
+        self._derived = DerivedColumns(log, {c for t in terms for c in t.columns})
+        names |= self._derived.available
+        self._asked = {
             t.name: t
-            for m in (*metrics.values(), METRICS["impressions"])
+            for m in (*self.metrics.values(), METRICS["impressions"])
             for t in m.terms
             if set(t.columns) <= names
         }
-        first = {t.of: t for t in reversed(asked.values())}
-        self.terms = list(first.values())
-        self.key = log.metadata.key[:-1]
-        columns = {c for t in self.terms for c in t.columns} | {*self.key, "t"}
-        if columns & self.derived.available:
-            columns = (columns - self.derived.available) | {"item"}
+        self._first = {t.of: t for t in reversed(self._asked.values())}
+        self._terms = list(self._first.values())
+        key = meta.key[:-1]
+        columns = {c for t in self._terms for c in t.columns} | {*meta.key, "t"}
+        if columns & self._derived.available:
+            columns = (columns - self._derived.available) | {"item"}
         self.columns = sorted(columns)
-        self.place, self.days, self.n_users = place, days, log.metadata.n_users
-        self.bounded = log.metadata.days > 0
-        self.n_fits = fits
-        shape = (n_arms, fits, self.n_users, days)
-        self.cubes: dict[str, Array] = {t.name: np.zeros(shape) for t in self.terms}
-        self.before: dict[str, Floats] = {t.name: np.zeros(self.n_users) for t in self.terms}
+        self._key, self._days = key, max(meta.days, 1)
+        self._n_fits = meta.fits.number if meta.fits.crossed else 1
+        self._shape = (len(self.arms), self._n_fits, meta.n_users, self._days)
+        self._cubes = {t.name: _Cells(int(np.prod(self._shape))) for t in self._terms}
+        self._before = {t.name: _Cells(meta.n_users) for t in self._terms}
         self._observed = dict.fromkeys(self.columns, 0)
-        self._last: Array = np.full(len(self.key), -1, dtype=np.int64)
         self._done: set[int] = set()
-        n_rows = 0
-        for batch in log.batches(self.columns):
-            if batch.num_rows:
-                n_rows += batch.num_rows
-                self._add(batch)
-        if n_rows:
-            for term in self.terms:
-                if any(self._observed.get(c) == 0 for c in term.columns):
-                    del self.cubes[term.name], self.before[term.name]
-        for name, term in asked.items():
-            if first[term.of].name in self.cubes:
-                self.cubes[name], self.before[name] = (
-                    self.cubes[first[term.of].name],
-                    self.before[first[term.of].name],
-                )
+        self._n_rows = 0
 
-    def _add(self, batch: pa.RecordBatch) -> None:
-        rows: dict[str, Array] = {}
-        for name in self.columns:
-            column = batch.column(name)
-            self._observed[name] += len(column) - column.null_count
-            if pa.types.is_boolean(column.type):
-                column = pc.fill_null(pc.cast(column, pa.int8()), -1)
-            rows[name] = np.asarray(column.to_numpy(zero_copy_only=False))
-        self._openings(rows)
-        self.derived.add(rows)
-        t = rows["t"]
-        arm = self.place[rows["arm"]]
-        day = np.maximum(t, 0) // DAY if self.bounded else np.zeros(len(t), dtype=np.int64)
-        user = rows["user"].astype(np.int64)
-        if FIT in self.key:
-            arm = arm * self.n_fits + rows[FIT]
-        now = (t >= 0) & (arm >= 0) & (day < self.days)
-        self._accumulate(
-            self.cubes, rows, now, ((arm * self.n_users + user) * self.days + day)[now]
+    def user_days(self) -> UserDays:
+        """`UserDays` over the arms of the log other than `history`, of all that was added. In an
+        interleaved log an impression is of the arm that drafted its item, and metrics of the visit
+        (sessions, requests, return) have no data: both arms share it.
+
+        Raises:
+            TableError: rows that cannot be of the log's design.
+        """
+        meta, arms, design, number = self.meta, self.arms, self.meta.design, self._n_fits
+        cubes, before = {}, {}
+        for name, term in self._asked.items():
+            first = self._first[term.of]
+            if self._n_rows and any(self._observed.get(c) == 0 for c in first.columns):
+                continue
+            cubes[name] = self._cubes[first.name].values.reshape(self._shape)
+            before[name] = self._before[first.name].values
+        try:
+            assigned = design.arm_of_user(meta.n_users)
+            cluster = design.cluster_of_user(meta.n_users)
+            switched = design.arm_of_day(cubes["impressions"].sum(axis=(1, 2)))
+        except DesignError as error:
+            raise TableError(str(error)) from error
+        if design.shares_slates:
+            visits = {t.name for m in self.metrics.values() for t in m.terms if t.visit}
+            cubes = {name: cube for name, cube in cubes.items() if name not in visits}
+        lives = tuple(
+            UserDays(
+                arms,
+                meta.n_users,
+                self._days,
+                self.metrics,
+                {name: cube[:, fit] for name, cube in cubes.items()},
+                before,
+                assigned,
+                switched,
+                cluster=cluster,
+            )
+            for fit in range(number)
         )
+        fits = tuple(int(meta.fits_of_arm()[meta.arms.index(name)]) for name in arms)
+        if max(fits) == 1:
+            return lives[0]
+        once = frozenset(meta.notes.get(FITTED_ONCE, ()))
+        if meta.fits.crossed:
+            means = {name: cube.mean(axis=1) for name, cube in cubes.items()}
+            return replace(lives[0], terms=means, fits=fits, fitted_once=once, lives=lives)
+        everybody = np.arange(meta.n_users)
+        theirs = meta.fits.fit_of_user(meta.scenario.get("seed", 0), everybody, meta.fits.number)
+        return replace(lives[0], fits=fits, fit_of_user=theirs, fitted_once=once)
+
+    def add(self, rows: LogRows) -> None:
+        """Add the stretch that follows the last one.
+
+        Raises:
+            TableError: rows not in KEY order.
+        """
+        self._n_rows += rows.n_rows
+        for name in self.columns:
+            column = rows.batch.column(name)
+            self._observed[name] += len(column) - column.null_count
+        self._in_order(rows)
+        rows |= {f"opens_{name}": rows.begins[name] for name in ("session", "request")}
+        self._derived.add(rows)
+        t, user = rows["t"], rows["user"].astype(np.int64)
+        arm = self._place[rows["arm"]]
+        if FIT in self._key:
+            arm = arm * self._n_fits + rows[FIT]
+        cell = arm * self.meta.n_users + user
+        now = (t >= 0) & (arm >= 0)
+        if self.meta.days:
+            day = t // DAY
+            now &= day < self._days
+            cell = cell * self._days + day
+        self._accumulate(self._cubes, rows, now, cell)
         old = t < 0
         if old.any():
-            self._accumulate(self.before, rows, old, user[old])
+            self._accumulate(self._before, rows, old, user)
 
-    def _accumulate(self, into: Mapping[str, Array], rows: Rows, keep: Array, key: Array) -> None:
-        """Add the kept rows to the flat cells `key`; a batch touches a narrow range of cells, and
+    def _accumulate(self, into: Mapping[str, _Cells], rows: Rows, keep: Array, key: Array) -> None:
+        """Add the kept rows to the flat cells `key`; a stretch touches a narrow range of cells, and
         only that range is added.
         """
+        is_whole = bool(keep.all())
+        if not is_whole:
+            key = key[keep]
         if not len(key):
             return
         low = int(key.min())
         key = key - low
         width = int(key.max()) + 1
-        for term in self.terms:
-            value = term.of(rows)[keep]
+        for term in self._terms:
+            value = term.of(rows)
+            value = value if is_whole else value[keep]
             counted = value.dtype == bool
-            sums = np.bincount(
-                key[value] if counted else key, None if counted else value, minlength=width
+            into[term.name].add(
+                low,
+                np.bincount(
+                    key[value] if counted else key, None if counted else value, minlength=width
+                ),
             )
-            into[term.name].reshape(-1)[low : low + width] += sums
 
-    def _openings(self, rows: dict[str, Array]) -> None:
-        """Mark the first impression of each session and request; within an arm, rows come in KEY
-        order, across batches too.
-        """
-        keys = [rows[n].astype(np.int64) for n in self.key]
-        changed: Array = np.zeros(len(keys[0]), dtype=bool)
-        ordered: Array = np.ones(len(keys[0]), dtype=bool)
-        for place, key in enumerate(keys):
-            above = np.concatenate((self._last[place : place + 1], key[:-1]))
-            ordered &= changed | (key >= above) | (place == 0)
-            changed = changed | (key != above)
-            if self.key[place] == "session":
-                rows["opens_session"] = changed
-        rows["opens_request"] = changed
-        arms = keys[0][np.flatnonzero(np.diff(keys[0], prepend=self._last[0]))].tolist()
-        if not ordered.all() or len({*arms, *self._done}) < len(arms) + len(self._done):
+    def _in_order(self, rows: LogRows) -> None:
+        """Within an arm, rows come in KEY order, and each arm comes once."""
+        key = [name for name in self._key if name != "arm"]
+        falls, outer = np.zeros(rows.n_rows, dtype=bool), rows.begins["arm"]
+        for name in key:
+            falls |= ~outer & rows.beside_above(name, np.less)
+            outer = rows.begins[name]
+        first = rows["arm"][np.flatnonzero(rows.begins["arm"])].tolist()
+        if falls.any() or len({*first, *self._done}) < len(first) + len(self._done):
             raise TableError(
-                f"the log is not in the order ({', '.join(self.key)}): use `log.sorted()`"
+                f"the log is not in the order ({', '.join(self._key)}): use `log.sorted()`"
             )
-        self._done.update(arms)
-        self._last = np.array([key[-1] for key in keys])
+        self._done.update(first)

@@ -24,8 +24,9 @@ class UserDays:
         days: days of the A/B (1 for a log without days).
         metrics: by name, in the order of print.
         terms: by term name, `[arms, n_users, days]`: sums of rows with 0 <= t < days; absent where
-            the log has no data.
-        before: by term name, `[n_users]`: sums of the rows with t < 0.
+            the log has no data. Float64, or unsigned whole numbers of few bytes: made float64
+            before anything is taken from them.
+        before: by term name, `[n_users]`: sums of the rows with t < 0, of the same types.
         assigned: `[n_users]` index into `arms` (-1: in none), or None when every user was in every
             arm.
         switched: `[days]` index into `arms` that everybody got on each day (a switchback), or None.
@@ -44,7 +45,7 @@ class UserDays:
     days: int
     metrics: Mapping[str, Metric]
     terms: Mapping[str, Array]
-    before: Mapping[str, Floats]
+    before: Mapping[str, Array]
     assigned: Array | None = None
     switched: Array | None = None
     fits: tuple[int, ...] = ()
@@ -197,9 +198,9 @@ class UserDays:
         """Segments known before the A/B, `[n_users]` of str: `activity` (thirds by impressions in
         the history) and `newness`.
         """
-        seen = self.before.get("impressions")
-        if seen is None or not seen.any():
+        if "impressions" not in self.before or not self.before["impressions"].any():
             return {}
+        seen = self.before["impressions"].astype(np.float64)
         known = seen > 0
         low, high = np.quantile(seen[known], [1 / 3, 2 / 3])
         activity = np.select([~known, seen <= low, seen <= high], ["none", "low", "middle"], "high")
@@ -246,9 +247,9 @@ class UserDays:
         return all(t.days is None and t.name in self.before for t in metric.terms)
 
     def _before(self, metric: Metric) -> Floats:
-        top = self.before[metric.numerator.name]
+        top = self.before[metric.numerator.name].astype(np.float64)
         if metric.denominator is None:
             return top
-        bottom = self.before[metric.denominator.name]
+        bottom = self.before[metric.denominator.name].astype(np.float64)
         overall = top.sum() / bottom.sum() if bottom.sum() > 0 else 0.0
         return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), overall)

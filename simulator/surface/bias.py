@@ -523,7 +523,7 @@ def _cube(days: UserDays, term: Any, arm: str) -> DoubleArray:
     """
     sums = days.terms[term.name]
     cube: DoubleArray = sums[days.arms.index(arm)] if days.switched is None else sums.sum(axis=0)
-    return cube if term.days is None else term.days(cube)
+    return cube.astype(np.float64) if term.days is None else term.days(cube)
 
 
 def _membership(days: UserDays, arm: str) -> np.ndarray:
