@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     FIT = 19
     WEIGHT = 20
     UPLOAD = 21
+    LEARN = 22
 
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

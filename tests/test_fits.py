@@ -415,3 +415,59 @@ def test_what_is_not_known_of_methods_is_not_planned(
     result = CliRunner().invoke(power, [str(single), "--picture", str(tmp_path / "plan.svg")])
     assert result.exit_code == 2
     assert "no plan of these was made" in result.output
+
+
+def counted(log: EventLog, is_counted: np.ndarray) -> np.ndarray:
+    """Clicks of each item in the history of some users, `[n_items + 1]`."""
+    past = log.sequences("history")
+    user = np.repeat(past.user, np.diff(past.offsets))
+    clicked = past.items[past.clicked & is_counted[user]]
+    return np.bincount(clicked, minlength=log.metadata.n_items + 1)
+
+
+def test_policies_learn_from_a_sample_of_users_that_no_cut_of_the_run_changes(
+    tmp_path: Path,
+) -> None:
+    arms: dict[str, Any] = {"a": {"policy": "popularity"}, "b": {"policy": "random"}}
+    content = tiny_scenario(
+        arms, fits={"users": 20}, serving={"slate": 4, "recall": 12, "refit": "daily"}
+    )
+    roots = {}
+    for shards in (1, 3):
+        engine = {"executor": "serial", "shards": shards}
+        roots[shards] = simulate_scenario(tmp_path / str(shards), {**content, "engine": engine})
+    assert log_digests(roots[1]) == log_digests(roots[3])
+
+    log = EventLog.open(roots[1] / "log")
+    is_learned = FitsSpec(users=20).learned_from(9, 60)
+    assert is_learned is not None
+    assert is_learned.sum() == 20
+    (first,) = [
+        path
+        for path in (roots[1] / "models").glob("popularity-*/state.npz")
+        if "~" not in path.parent.name and "day" not in path.parent.name
+    ]
+    np.testing.assert_array_equal(np.load(first)["counts"], counted(log, is_learned))
+    whole = simulate_scenario(tmp_path / "whole", {**content, "fits": 1})
+    assert log_digests(whole) != log_digests(roots[1])
+
+
+def test_a_larger_sample_of_users_holds_a_smaller_one() -> None:
+    small, large = (FitsSpec(users=n).learned_from(3, 5000) for n in (400, 1000))
+    assert small is not None
+    assert large is not None
+    assert (small.sum(), large.sum(), (small & large).sum()) == (400, 1000, 400)
+    other = FitsSpec(users=400).learned_from(4, 5000)
+    assert other is not None
+    assert 5 < (small & other).sum() < 80  # 32 are expected of two that are drawn apart
+    assert FitsSpec(users=5000).learned_from(3, 5000) is None
+    with_which_fit = FitsSpec(number=2).fit_of_user(3, np.flatnonzero(small), 2)
+    assert 150 < with_which_fit.sum() < 250  # drawn apart from who lives with which fit
+
+
+def test_a_sample_of_more_users_than_there_are_is_refused(tmp_path: Path) -> None:
+    content = tiny_scenario(fits={"users": 61})
+    with pytest.raises(ScenarioError, match=r"fits\.users: must be at most .*60.*; got 61"):
+        Scenario.load(write_scenario(tmp_path, content))
+    with_fits = tiny_scenario(fits={"number": 2})
+    assert "users" not in Scenario.load(write_scenario(tmp_path, with_fits)).resolved()["fits"]

@@ -1,4 +1,4 @@
-"""Fits: how often each method is trained, and who lives with which of its models.
+"""Fits: how often each method is trained, on whose history, and who lives with which of its models.
 
 A lift of one model of each method holds the luck of its training. With several fits a log can tell
 what is the models' from what is the methods' (`stats.replication`).
@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from policies.base import IntArray
+from policies.base import BoolArray, IntArray, Sequences
 from policies.streams import Purpose, philox, uniform
 from simulator.config.section import ConfigSection
 
@@ -41,6 +41,13 @@ class FitsSpec(ConfigSection):
         default=None,
         description="of the training alone; the scenario's if left out. Fit 0 is trained with it",
     )
+    users: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description=(
+            "policies and the ranking stage learn from so many users, drawn at random, the same for"
+            " all of them; from all users if left out"
+        ),
+    )
 
     @property
     def crossed(self) -> bool:
@@ -69,6 +76,33 @@ class FitsSpec(ConfigSection):
         keyed by the user alone, with equal shares.
         """
         return (uniform(seed, Purpose.FIT, user) * number).astype(np.int64)
+
+    def misfit(self, n_users: int) -> str | None:
+        """What is wrong with `users` where there are `n_users`, in words; None where nothing is."""
+        if self.users is None or self.users <= n_users:
+            return None
+        return f"must be at most the number of users ({n_users:,}); got {self.users:,}"
+
+    def learned_from(self, seed: int, n_users: int) -> BoolArray | None:
+        """Whether policies learn from each of the users 0..n_users-1, `[n_users]`: from those whose
+        random numbers, keyed by the user alone, are smallest. None: from all.
+        """
+        if self.users is None or self.users >= n_users:
+            return None
+        draw = uniform(seed, Purpose.LEARN, np.arange(n_users))
+        chosen = np.argpartition(draw, self.users - 1)[: self.users]
+        is_learned = np.zeros(n_users, dtype=np.bool_)
+        is_learned[chosen] = True
+        return is_learned
+
+    def lesson(self, seed: int, log: Sequences, n_users: int) -> Sequences:
+        """What policies learn from a log: the impressions of `learned_from`. The others keep their
+        rows, without impressions.
+        """
+        is_learned = self.learned_from(seed, n_users)
+        if is_learned is None:
+            return log
+        return log.where(np.repeat(is_learned[log.user], np.diff(log.offsets)))
 
 
 def as_section(value: Any) -> Any:

@@ -293,7 +293,7 @@ def offline(
         contexts=settings.contexts,
         fit_of_user=fits.fit_of_user(scenario.seed, everybody, fits.number),
     )
-    sequences = training(log, HISTORY, since, None)
+    sequences = fits.lesson(scenario.seed, training(log, HISTORY, since, None), len(everybody))
     lessons = [
         Lesson(sequences, fits.training_seed(scenario.seed, fit)) for fit in range(fits.number)
     ]

@@ -237,6 +237,11 @@ def replay_log(
     stream = replace(probe, since=since, propensity=None if drawn else "unknown")
     known = catalogue or Catalogue(log.metadata.n_users, log.metadata.n_items)
     lessons = list(_lessons(log, arm, since, options))
+    if how is not None:
+        lessons = [
+            replace(one, sequences=how.fits.lesson(how.seed, one.sequences, known.n_users))
+            for one in lessons
+        ]
     if not all(len(lesson.sequences.items) for lesson in lessons):
         raise ReplayError(
             f"{title}: nothing to fit on before day {since // DAY}: make --test-days smaller"

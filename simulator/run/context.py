@@ -208,10 +208,26 @@ class Context:
 
     @cached_property
     def sequences(self) -> Sequences:
-        """The history as every policy is fitted on it."""
+        """The history, every user's."""
         history = self.source.history
         assert history is not None
         return history.sequences(HISTORY, before=0)
+
+    @cached_property
+    def lesson(self) -> Sequences:
+        """What every policy is fitted on: the history, or that of `fits.users` of its users, of
+        which no more than these is ever in memory.
+        """
+        is_learned = self.scenario.fits.learned_from(self.seed, self.catalogue.n_users)
+        if is_learned is None:
+            return self.sequences
+        history = self.source.history
+        assert history is not None
+        kept = [
+            pa.Table.from_batches([batch]).filter(is_learned[batch["user"].to_numpy()])
+            for batch in history.batches()
+        ]
+        return EventLog(history.metadata, pa.concat_tables(kept)).sequences(HISTORY, before=0)
 
     @cached_property
     def needs(self) -> Needs:
@@ -227,7 +243,7 @@ class Context:
         """Read everything anew when it is next asked for: a policy may have written into what is in
         memory.
         """
-        for name in ("catalogue", "sequences", "population", "_built"):
+        for name in ("catalogue", "sequences", "lesson", "population", "_built"):
             self.__dict__.pop(name, None)
 
     def sequences_until(self, day: int, lanes: Sequence[Lane]) -> Sequences:

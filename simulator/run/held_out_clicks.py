@@ -100,7 +100,7 @@ class RandomLives(OfRun):
         block, seen = run.scenario.engine.block, serving.seen or serving.history
         asked = _first_requests(run, users, lives, seen)
         policy = make("random", {}, run.folder)
-        Calls(policy, "random").fit(run.sequences, run.catalogue_of(None), Fitting(run.seed))
+        Calls(policy, "random").fit(run.lesson, run.catalogue_of(None), Fitting(run.seed))
         desk = _desk(run, "", "random", policy, serving.slate)
         end = min(run.scenario.days, DAYS) * DAY
         span = Span(0, end, DAY, block, serving.slate, serving.history, seen, run.asks)
@@ -197,7 +197,7 @@ class Find(OfRun):
             run.load_fit(calls, self.fit)
         else:
             seed = run.training_seed(policy, None)
-            calls.fit(run.sequences, run.catalogue_of(None), Fitting(seed))
+            calls.fit(run.lesson, run.catalogue_of(None), Fitting(seed))
         if isinstance(policy, Explore):  # its fit is that of the policy which it explores over
             (policy,) = policy.parts()
         return policy

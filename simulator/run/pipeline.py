@@ -506,6 +506,9 @@ class _Run:
                 wrong = scenario.assignment.misfit(catalogue.n_users)
                 if wrong is not None:
                     raise ScenarioError(f"{scenario.where(('design',))}: {wrong}")
+                wrong = scenario.fits.misfit(catalogue.n_users)
+                if wrong is not None:
+                    raise ScenarioError(f"{scenario.where(('fits', 'users'))}: {wrong}")
                 if source.history is not None:
                     source.history.write(where.past)
                 if source.future is not None:

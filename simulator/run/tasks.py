@@ -299,11 +299,12 @@ class Fit(OfRun):
         def named(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
             progress(f"{label}: {stage}", done, total, figures)
 
-        log, seed = run.sequences, run.training_seed(policy, self.fit)
+        log, seed = run.lesson, run.training_seed(policy, self.fit)
         catalogue = run.catalogue_of(self.learned)
         if self.learned is not None:
             lanes = [lane for lane in run.lanes() if self.learned.includes(lane)]
             log = run.sequences_until(self.learned.day, lanes)
+            log = run.scenario.fits.lesson(run.seed, log, catalogue.n_users)
             if self.learned.like is not None:
                 log = thinned(run, log, self.learned.like, seed)
         limit = run.scenario.engine.fit_limit
@@ -388,7 +389,7 @@ class FitRanking(OfRun):
         progress("fit ranking", 0, 1, {})
         serving = run.scenario.serving
         ranker = Ranker.fit(
-            run.sequences, run.catalogue, serving.history, serving.ranking.watch_weight
+            run.lesson, run.catalogue, serving.history, serving.ranking.watch_weight
         )
         save_arrays(file, ranker.state())
         progress("fit ranking", 1, 1, ranker.figures())

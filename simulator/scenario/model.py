@@ -272,6 +272,8 @@ class Scenario(ConfigSection):
             del values["calibration"]
         if self.fits == FitsSpec():
             del values["fits"]
+        elif self.fits.users is None:
+            del values["fits"]["users"]
         for arm in values["arms"].values():
             if arm["fits"] is None:
                 del arm["fits"]
@@ -571,6 +573,9 @@ def _design_broken(scenario: Scenario) -> Iterator[tuple[Keys, str]]:
     wrong = None if n_users is None else assignment.misfit(n_users)
     if wrong is not None:
         yield ("design",), wrong
+    wrong = None if n_users is None else scenario.fits.misfit(n_users)
+    if wrong is not None:
+        yield ("fits", "users"), wrong
     if scenario.serving.refit_on == "weighted" and not assignment.divides_users:
         rule = "`weighted` tells the arms' impressions apart by user, so each user must be in one"
         yield ("serving", "refit_on"), f"{rule} arm: design.kind split or clusters"

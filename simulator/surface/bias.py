@@ -305,7 +305,7 @@ class _Study:
                 for arm, spec in scenario.resolved()["arms"].items()
                 if arm in (asked.arm, asked.control)
             },
-            "fits": {"number": 1, "seed": seed},
+            "fits": {"number": 1, "seed": seed, "users": scenario.fits.users},
             "worlds": {},
             "serving.refit": asked.refit,
             "serving.refit_on": how.refit_on,
