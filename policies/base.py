@@ -350,6 +350,17 @@ class Params:
 
     __pydantic_config__: ClassVar[Any] = {"extra": "forbid", "arbitrary_types_allowed": False}
 
+    def misfits(self, n_items: int) -> list[tuple[tuple[str, ...], str]]:
+        """What of these parameters, or of those within them, does not go with a catalogue of
+        `n_items`: the keys that lead there, and the rule with what to do.
+        """
+        found = []
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, Params):
+                found += [((one.name, *keys), rule) for keys, rule in value.misfits(n_items)]
+        return found
+
 
 @dataclass
 class Policy(Params, ABC):

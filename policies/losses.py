@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from policies.base import Params, Sequences
-from policies.operators import GRAIN, outer_sum, product
+from policies.operators import GRAIN, LARGE, is_large, lookup, outer_sum, product
 
 Kind = Literal["bce", "softmax", "sampled", "gbce", "bpr", "top1"]
 
@@ -51,6 +51,15 @@ class Loss(Params):
             raise ValueError(
                 f"the 'calibration' of a loss must be within 0..1; got {self.calibration}"
             )
+
+    def misfits(self, n_items: int) -> list[tuple[tuple[str, ...], str]]:
+        """As `Params.misfits`: a softmax over all items is for fewer than `LARGE` of them."""
+        if self.kind != "softmax" or n_items < LARGE:
+            return []
+        rule = (
+            f"`softmax` is over all items, and these are {n_items:,}; from {LARGE:,} on it must be"
+        )
+        return [(("kind",), f"{rule} sampled, e.g. {{kind: sampled, negatives: 2048}}")]
 
 
 LEFT_OUT = -1e30
@@ -157,6 +166,10 @@ def _cross_entropy(
     hidden: Tensor, vectors: Tensor, target: Tensor, others: Tensor, log_q: Tensor
 ) -> Tensor:
     """Mean cross-entropy of `target` among itself and `others`, logits lowered by log Q."""
+    if is_large(vectors):
+        rows, place = torch.cat([target, others]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        vectors, log_q = lookup(vectors, rows), log_q[rows]
+        target, others = place.split([len(target), len(others)])
     if hidden.device.type == "cpu" and hidden.dtype == torch.float32 and len(target):
         compiled: Tensor = _CompiledCrossEntropy.apply(hidden, vectors, target, others, log_q)  # type: ignore[no-untyped-call]
         return compiled
@@ -213,7 +226,11 @@ def contrast(
     hidden: Tensor, vectors: Tensor, target: Tensor, negatives: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Scores `[P]` of the targets and `[P, N]` of each position's own `negatives` `[P, N]`."""
-    return (hidden * vectors[target]).sum(1), torch.einsum("pd,pnd->pn", hidden, vectors[negatives])
+    if is_large(vectors):
+        own, others = lookup(vectors, target), lookup(vectors, negatives)
+    else:
+        own, others = vectors[target], vectors[negatives]
+    return (hidden * own).sum(1), torch.einsum("pd,pnd->pn", hidden, others)
 
 
 def binary(positive: Tensor, negative: Tensor, power: float = 1.0) -> Tensor:

@@ -126,16 +126,45 @@ class Linear(nn.Linear):
         return linear(x, self.weight, self.bias)
 
 
+LARGE = 100_000
+"""Rows from which on a table of vectors is *large*: its gradient is kept by the rows that a batch
+has, and Adam moves these alone (`policies.adam`); no loss is taken over all its items
+(`policies.losses`). The gradient of a million rows of 64 numbers takes 256 MB, of which a batch has
+a few thousand rows.
+"""
+
+
+def is_large(table: Tensor) -> bool:
+    """Whether a gradient of the parameter `table` is kept by rows."""
+    return table.is_leaf and len(table) >= LARGE
+
+
+def sparse_rows(
+    rows: Tensor, values: Tensor, shape: tuple[int, ...], padding: int | None
+) -> Tensor:
+    """The sparse gradient of a large table: `values` `[r, d]` of its `rows` `[r]`, ascending, and 0
+    of all others and of the row of `padding`.
+    """
+    if padding is not None:
+        is_row = rows != padding
+        rows, values = rows[is_row], values[is_row]
+    return torch.sparse_coo_tensor(
+        rows[None], values, shape, check_invariants=False, is_coalesced=True
+    )
+
+
 class _Lookup(torch.autograd.Function):
     """Rows of a table; the gradient of a row is the sum over all places where it stands, but 0 of
     the row of padding.
     """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, index: Tensor, padding: int | None) -> Tensor:
+    def forward(
+        ctx: Any, table: Tensor, index: Tensor, padding: int | None, is_sparse: bool
+    ) -> Tensor:
         places = index.reshape(-1)
         ctx.save_for_backward(places)
-        ctx.shape, ctx.padding = table.shape, padding
+        ctx.shape, ctx.padding, ctx.is_sparse = table.shape, padding, is_sparse
         # No view: it could not be added to in place
         out = table.new_empty(*index.shape, table.shape[1])
         torch.index_select(table, 0, places, out=out.view(len(places), -1))
@@ -146,19 +175,23 @@ class _Lookup(torch.autograd.Function):
     def backward(ctx: Any, *grads: Any) -> Any:
         (places,) = ctx.saved_tensors
         grad = grads[0].reshape(len(places), -1)
+        if ctx.is_sparse:
+            rows, place = places.unique(return_inverse=True)
+            sums = grad.new_zeros(len(rows), grad.shape[1]).index_add_(0, place, grad)
+            return sparse_rows(rows, sums, ctx.shape, ctx.padding), None, None, None
         to_table = grad.new_zeros(ctx.shape).index_add_(0, places, grad)
         if ctx.padding is not None:
             to_table[ctx.padding] = 0
-        return to_table, None, None
+        return to_table, None, None, None
 
 
 def lookup(table: Tensor, index: Tensor, padding: int | None = None) -> Tensor:
     """The rows `index` `[...]` of `table` `[n, d]`, `[..., d]`. No gradient reaches the row
-    `padding`.
+    `padding`; that of a large table is sparse.
     """
     if table.device.type != "cpu" or not torch.is_grad_enabled():
-        return functional.embedding(index, table, padding)
-    out: Tensor = _Lookup.apply(table, index, padding)  # type: ignore[no-untyped-call]
+        return functional.embedding(index, table, padding, sparse=is_large(table))
+    out: Tensor = _Lookup.apply(table, index, padding, is_large(table))  # type: ignore[no-untyped-call]
     return out
 
 

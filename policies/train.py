@@ -262,7 +262,7 @@ def _epoch(
             )
         loss.backward()  # type: ignore[no-untyped-call]
         if training.clip > 0:
-            nn.utils.clip_grad_norm_(model.parameters(), training.clip)
+            optimizer.clip(training.clip)
         optimizer.step()
         total += value
     return total / len(batches)

@@ -145,7 +145,12 @@ class NetworkPolicy(Policy, ABC):
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Train a network on the clicks of `sequences`; with early stopping each user's last click
         is held out for validation.
+
+        Raises:
+            ValueError: hyper-parameters that do not go with so many items.
         """
+        for keys, rule in self.misfits(catalogue.n_items):
+            raise ValueError(f"{type(self).__name__}: {'.'.join(keys)}: {rule}")
         with seeded(fitting.seed, "weights"):
             network = self.network(catalogue.n_users, catalogue.n_items)
         self._serve(network, catalogue.n_users, catalogue.n_items)

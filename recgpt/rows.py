@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from policies.base import IntArray
 from policies.dropout import level_of, random_bytes
-from policies.operators import GRAIN, outer_sum, product
+from policies.operators import GRAIN, LARGE, outer_sum, product, sparse_rows
 from recgpt.model import GPT, Shape
 
 Array = npt.NDArray[np.float32]
@@ -181,11 +181,17 @@ class _Embedding:
     def backward(self, grad: Array, found: Weights) -> Array:
         from recgpt.kernels import embed_backward
 
-        to_tables = [np.zeros_like(table) for table in self.tables]
+        indices, n_rows = self.batch.indices.copy(), [len(table) for table in self.tables]
+        rows: dict[int, IntArray] = {}
+        for number, table in enumerate(self.tables):
+            if len(table) >= LARGE:
+                rows[number], indices[number] = np.unique(indices[number], return_inverse=True)
+                n_rows[number] = len(rows[number])
+        to_tables = [np.zeros((n, grad.shape[1]), dtype=np.float32) for n in n_rows]
         to_norm = [np.zeros_like(part) for part in self.norm]
         embed_backward(
             grad,
-            self.batch.indices,
+            indices,
             self.batch.known,
             self.is_normed,
             self.bits,
@@ -196,13 +202,15 @@ class _Embedding:
             tuple(to_tables),
             tuple(to_norm),
         )
-        to_tables[0][0] = 0  # padding learns nothing
         names = ["items.weight", "positions.weight", "segments.weight", "users.weight"]
-        found |= {
-            name: torch.from_numpy(table)
-            for name, table in zip(names, to_tables, strict=True)
-            if len(table) > 1
-        }
+        for number, name in enumerate(names):
+            shape, sums = self.tables[number].shape, torch.from_numpy(to_tables[number])
+            if number in rows:
+                found[name] = sparse_rows(torch.from_numpy(rows[number]), sums, shape, 0)
+            elif len(sums) > 1:
+                found[name] = sums
+        if 0 not in rows:
+            found["items.weight"][0] = 0  # padding learns nothing
         if self.is_normed:
             found["norm.weight"], found["norm.bias"] = map(torch.from_numpy, to_norm)
         return grad

@@ -324,7 +324,10 @@ def check(
         wrong.extend(broken)
         behind.update(of_them)
 
-    pieces: list[Any] = [tasks.CheckPolicies(str(folder), tuple(scenario.policies()), strangers)]
+    n_items = getattr(scenario.users, "n_items", None)  # of a synthetic world
+    pieces: list[Any] = [
+        tasks.CheckPolicies(str(folder), tuple(scenario.policies()), strangers, n_items)
+    ]
     models = tuple(scenario.user_models())
     if models:
         pieces.append(tasks.CheckUserModels(str(folder), models, strangers))

@@ -123,11 +123,13 @@ class CheckPolicies:
         specs: key path within the scenario and policy.
         strangers: whether those are made, too, that abtest does not bring; else they are only
             looked up.
+        n_items: of the catalogue, where the scenario says it.
     """
 
     folder: str
     specs: tuple[tuple[Keys, PolicySpec], ...]
     strangers: bool = True
+    n_items: int | None = None
 
     def __str__(self) -> str:
         return (
@@ -174,7 +176,8 @@ class CheckPolicies:
                 (*keys, inner), "policy_params", policy.policy, policy.policy_params, behind
             )
         behind.add(f"policy {name!r}", policy, file_of(name, folder))
-        return []
+        unfit = [] if self.n_items is None else policy.misfits(self.n_items)
+        return [((*keys, inner, *where), rule) for where, rule in unfit]
 
 
 @dataclass(frozen=True)
