@@ -650,3 +650,27 @@ def test_yardsticks_say_what_they_need() -> None:
         ValueError, match="policy Production reads the truth of users of kind 'choice'; got int"
     ):
         Production().bind(3)
+
+
+@pytest.mark.parametrize("noise", [0.25, 0.0])
+def test_production_recalls_the_best_of_all_videos_by_enumeration(noise: float) -> None:
+    """Whatever bounds leave out: the values of all videos, from their definition."""
+    people = world(12, 4000)
+    production = Production(noise=noise)
+    production.bind(people)
+    found = production.recall(request(people), 40, 0)
+    assert len(production.promoted_.order) == 4000
+    video, n_places = people.truth.video, people.world.place.shape[1]
+    for user in range(12):
+        weights = np.exp(people.lives.logits[user] - people.lives.logits[user].max())
+        match = np.maximum(people.lives.interests[user] @ video[:, :n_places].T, 0.0) ** 2
+        author = [
+            compiled.liking(people.seed, user, compiled.AUTHOR_TASTE, a)
+            for a in range(int(people.truth.author.max()) + 1)
+        ]
+        error = [compiled.liking(people.seed, user, compiled.ESTIMATE, i) for i in range(4001)]
+        value = video[:, n_places] + people.law.match * (weights @ match) + production.traffic_
+        value += people.law.author * np.array(author)[people.truth.author] + noise * np.array(error)
+        best = np.argsort(-value)[:40]
+        assert found.items[user].tolist() == best.tolist()
+        np.testing.assert_allclose(found.scores[user], value[best], rtol=1e-6)

@@ -5,7 +5,7 @@ users' own live here.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -90,14 +90,6 @@ class Walkers(People):
         """Number of rows that `known` gives."""
         return self.n_items + 1
 
-    def estimate(self, known: tuple[int, int], noise: float) -> DoubleArray:
-        """`[n_items + 1]` utilities as the app estimates them from the last click, the same for all
-        users.
-        """
-        from simulator.users.choice import kernel
-
-        item, _ = known
-        place: Any = self.truth.onward[item : item + 1].copy()
-        out = np.empty(self.n_items + 1)
-        kernel.estimates(self.law, self.seed, self.truth, (np.zeros(1), place), item, 0, noise, out)
-        return out
+    def _interests_at_birth(self, row: int) -> tuple[DoubleArray, DoubleArray]:
+        """One interest: where a click on the video `row` leads."""
+        return np.zeros(1), self.truth.onward[row : row + 1].copy()

@@ -31,6 +31,7 @@ from simulator.users.choice.law import (
     Ints,
     Law,
     Lives,
+    Promoted,
     Truth,
     Words,
 )
@@ -631,7 +632,7 @@ def expected(
 
 
 @njit()
-def estimates(
+def best_estimates(
     law: Law,
     seed: Any,
     truth: Truth,
@@ -639,28 +640,96 @@ def estimates(
     user: int,
     age: int,
     noise: float,
-    out: Floats,
+    traffic: Floats,
+    promoted: Promoted,
+    items: npt.NDArray[np.int32],
+    values: npt.NDArray[np.float32],
 ) -> None:
-    """What the app knows of a user's utilities, `[n_items + 1]`: interests as they were at `age`,
-    no taste, an error of sd `noise`.
+    """Fill `items` and `values` `[m]` with the videos of largest `traffic` `[n_items + 1]` plus
+    what the app knows of a user's utilities, largest first: interests as they were at `age`, no
+    taste, an error of sd `noise`. Where there are fewer, 0 and -inf follow.
 
     `birth` are the user's interests at age 0 (`[M]` logits, `[M, D]` directions), which are drifted
     in place.
+
+    Every video is either valued or shown to be worth less than `m` others, by bounds: on what is
+    the same for all users (`promoted` begins with the most), on the match (computed in float32 for
+    256 videos at a time), on authors and on the error, whose law ends at 3.4642 sd (`_bell`).
     """
     logits, interests = birth
     for day in range(1, age + 1):
         drift(law, seed, truth, user, day, logits, interests)
     weights = np.empty_like(logits)
     weigh(logits, -1, 0.0, weights)
-    authors = np.zeros(truth.author.max() + 1)
+    n, n_places = interests.shape
+    authors = np.zeros(promoted.n_authors)
     _add_likings(seed, user, AUTHOR_TASTE, law.author, 0, len(authors), authors)
-    matches(weights.reshape(1, -1), interests.reshape((1, *interests.shape)), 0, truth.video, out)
-    n_places = interests.shape[1]
-    for i in range(1, len(out)):
-        out[i] = truth.video[i, n_places] + law.match * out[i] + authors[truth.author[i]]
-    if noise > 0.0:
-        _add_likings(seed, user, ESTIMATE, noise, 1, len(out), out)
-    out[0] = 0.0
+    lens = np.empty(((n + 3) // 4, n_places + 1, 4))
+    fold(weights.reshape(1, -1), interests.reshape((1, n, n_places)), 0, lens)
+    narrow, shares = interests.astype(np.float32), (law.match * weights).astype(np.float32)
+    total = 0.0
+    for m in range(n):
+        for d in range(n_places):
+            total += law.match * weights[m] * interests[m, d] * interests[m, d]
+    total *= promoted.longest
+    # In float32 a match is off by less than D + M + 8 roundings of 2^-23 (Higham 2002, section 3.1)
+    rounding = (n_places + n + 8) * 2.0**-22 * (1.0 + total)
+    most_error = noise * 3.4641016151377544 + rounding
+    most_author = authors.max()
+
+    size = len(items)
+    found, found_values = np.empty(2 * size, dtype=np.int64), np.empty(2 * size)
+    n_found, bound = 0, -np.inf
+    rough, part = np.empty(TOGETHER, dtype=np.float32), np.empty(TOGETHER, dtype=np.float32)
+    for start in range(0, len(promoted.order), TOGETHER):
+        if promoted.known[start] + total + most_author + most_error < bound:
+            break
+        end = min(start + TOGETHER, len(promoted.order))
+        rough[:] = 0.0
+        for m in range(n):
+            part[:] = 0.0
+            for d in range(n_places):
+                _add_scaled(narrow[m, d], promoted.places[d, start:end], part)
+            _add_square(shares[m], part, rough)
+        for j in range(end - start):
+            known = promoted.known[start + j] + rough[j] + most_error
+            if known + most_author < bound or known + authors[promoted.author[start + j]] < bound:
+                continue
+            i = promoted.order[start + j]
+            x = truth.video[i, n_places] + law.match * matching(lens, truth.video, i)
+            x += authors[truth.author[i]]
+            if noise > 0.0:
+                x += noise * liking(seed, user, ESTIMATE, i)
+            x += traffic[i]
+            if x < bound:
+                continue
+            found[n_found], found_values[n_found] = i, x
+            n_found += 1
+            if n_found == len(found):
+                bound = np.partition(found_values, size)[size]
+                kept = 0
+                for k in range(n_found):
+                    if found_values[k] >= bound:
+                        found[kept], found_values[kept] = found[k], found_values[k]
+                        kept += 1
+                n_found = kept
+    order = np.argsort(-found_values[:n_found])[:size]  # 53 random bits in every value: no ties
+    items[:], values[:] = 0, -np.inf
+    for k in range(len(order)):
+        items[k], values[k] = found[order[k]], found_values[order[k]]
+
+
+@njit()
+def _add_scaled(x: Any, row: Any, out: Any) -> None:
+    for j in range(len(row)):
+        out[j] += x * row[j]
+
+
+@njit()
+def _add_square(x: Any, row: Any, out: Any) -> None:
+    for j in range(len(row)):
+        positive = max(row[j], np.float32(0.0))
+        out[j] += x * positive * positive
 
 
 @njit()

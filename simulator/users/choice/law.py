@@ -51,6 +51,24 @@ class Truth(NamedTuple):
     """
 
 
+class Promoted(NamedTuple):
+    """What the app's recommender adds to videos for all users alike: those that may be shown, the
+    most promoted first.
+    """
+
+    order: Ints
+    """`[n]` which videos."""
+    known: Floats
+    """`[n]` their appeal and traffic; never rises."""
+    author: Ints
+    """`[n]` of each."""
+    places: Any
+    """`[D, n]` float32, where each is."""
+    n_authors: int
+    longest: float
+    """The largest squared length of a place."""
+
+
 class Law(NamedTuple):
     """The parameters of `Choice` as numbers; a mechanism that is off has its neutral values."""
 

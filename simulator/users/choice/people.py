@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import DoubleArray, IntArray, Slates
+from policies.base import DoubleArray, FloatArray, IntArray, Slates
 from policies.time import DAY
 from simulator.users.base import Feedback
-from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Truth, law, videos
+from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Promoted, Truth, law, videos
 from simulator.users.choice.parameters import ChoiceParameters
 from simulator.users.choice.world import World
 
@@ -117,20 +117,63 @@ class People:
         """Number of rows that `known` gives."""
         return self.n_users
 
-    def estimate(self, known: tuple[int, int], noise: float) -> DoubleArray:
-        """`[n_items + 1]` utilities as the app estimates them, by the interests as they were at its
-        last training.
+    def promoted(self, traffic: DoubleArray) -> Promoted:
+        """The videos in the order of their appeal and `traffic` `[n_items + 1]`; those of -inf are
+        none.
+        """
+        n_places = self.world.place.shape[1]
+        known = self.truth.video[:, n_places] + traffic
+        order = np.argsort(-known, kind="stable")
+        order = order[(known[order] > -np.inf) & (order > 0)]
+        places = self.truth.video[:, :n_places]
+        return Promoted(
+            order,
+            known[order],
+            self.truth.author[order],
+            np.ascontiguousarray(places[order].T, dtype=np.float32),
+            int(self.truth.author.max()) + 1,
+            float((places**2).sum(axis=1).max()),
+        )
+
+    def estimate(
+        self,
+        known: tuple[int, int],
+        noise: float,
+        traffic: DoubleArray,
+        promoted: Promoted,
+        size: int,
+    ) -> tuple[npt.NDArray[np.int32], FloatArray]:
+        """The `size` videos of largest utility as the app estimates it, by the interests as they
+        were at its last training, and `traffic` `[n_items + 1]`, with these sums, largest first; 0
+        and -inf where there are fewer.
         """
         from simulator.users.choice import kernel
 
-        user, age = known
+        items, values = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float32)
+        row, age = known
+        kernel.best_estimates(
+            self.law,
+            self.seed,
+            self.truth,
+            self._interests_at_birth(row),
+            row,
+            age,
+            noise,
+            traffic,
+            promoted,
+            items,
+            values,
+        )
+        return items, values
+
+    def _interests_at_birth(self, row: int) -> tuple[DoubleArray, DoubleArray]:
+        """Logits `[M]` and directions `[M, D]` at age 0 of what `known` names."""
+        from simulator.users.choice import kernel
+
         if self._born is None:
             self._born = np.empty_like(self.lives.logits), np.empty_like(self.lives.interests)
             kernel.settle(self.law, self.seed, self.truth, *self._born)
-        born = self._born[0][user].copy(), self._born[1][user].copy()
-        out = np.empty(self.n_items + 1)
-        kernel.estimates(self.law, self.seed, self.truth, born, user, age, noise, out)
-        return out
+        return self._born[0][row].copy(), self._born[1][row].copy()
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Interests, memory, session and clock of every user, each `[n_users, ...]`."""

@@ -16,6 +16,7 @@ from policies.base import (
     Catalogue,
     DoubleArray,
     Fitting,
+    FloatArray,
     Histories,
     IntArray,
     Policy,
@@ -166,12 +167,11 @@ class Production(Yardstick):
 
         super().bind(users)
         n_items = users.n_items
-        self.estimates_ = _Estimates(users.rows, 0)
         z = normal_quantiles(
             uniform(int(users.seed), Purpose.WORLD, np.arange(1, n_items + 1), _BOOST) + 2.0**-54
         )
         self.boost_ = self.boost * z - self.brevity * logs(users.world.duration[1:])
-        self.traffic_ = self.boost_
+        self._promote(self.boost_)
 
     def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:
         """Estimate available videos only, by their ages at `t`, and as they suit now."""
@@ -182,9 +182,15 @@ class Production(Yardstick):
         is_there = np.isin(np.arange(1, catalogue.n_items + 1), self.withheld, invert=True)
         age = np.where(is_there, np.ceil(uploaded) + t // DAY + 1.0, 1.0) / self.peak
         by_age = self.freshness * (logs(np.maximum(age, 2.0**-20)) + 1.0 - age)
-        self.traffic_ = np.where(is_there, self.boost_ + by_age, -np.inf)
-        self.estimates_ = _Estimates(self.bound().rows, 0)
+        self._promote(np.where(is_there, self.boost_ + by_age, -np.inf))
         return self
+
+    def _promote(self, traffic: DoubleArray) -> None:
+        """Let `traffic` `[n_items]` be added to what is estimated, and estimate anew."""
+        users = self.bound()
+        self.traffic_ = np.concatenate(([-np.inf], traffic))
+        self.promoted_ = users.promoted(self.traffic_)
+        self.estimates_ = _Estimates(users.rows, 0)
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The `k` items of greatest estimated utility."""
@@ -199,8 +205,9 @@ class Production(Yardstick):
         kept = self.estimates_
         row, version = users.known(self.inhabitants(histories.user), self.refresh)
         for i in kept.outdated(row, version):
-            value = users.estimate((int(row[i]), int(version[i])), self.noise)[1:] + self.traffic_
-            kept.keep(row[i], version[i], value)
+            known = int(row[i]), int(version[i])
+            best = users.estimate(known, self.noise, self.traffic_, self.promoted_, kept.depth)
+            kept.keep(known, *best)
         places = kept.place[row]
         kernel.best_unseen(
             kept.order, kept.value, places, histories.seen, users.n_items, items, scores
@@ -233,18 +240,19 @@ class _Estimates:
         wrong = np.flatnonzero((self.place[row] < 0) | (self.version[row] != version))
         return list(wrong[np.unique(row[wrong], return_index=True)[1]]) if len(wrong) else []
 
-    def keep(self, row: int, version: int, value: DoubleArray) -> None:
-        """Keep the best of the estimate `value` `[n_items]` for a row."""
+    def keep(
+        self, known: tuple[int, int], items: npt.NDArray[np.int32], values: FloatArray
+    ) -> None:
+        """Keep the best items `[depth]` of a row in a version, and their values."""
+        row, version = known
         if self.place[row] < 0:
             if self.n_kept == len(self.order):
                 self._grow()
             self.place[row] = self.n_kept
             self.n_kept += 1
-        best = np.argpartition(-value, self.depth - 1)[: self.depth]
-        best = best[np.argsort(-value[best])]  # 53 random bits in every value: no ties to break
         place = self.place[row]
         self.version[row] = version
-        self.order[place], self.value[place] = best + 1, value[best]
+        self.order[place], self.value[place] = items, values
 
     def _grow(self) -> None:
         size = min(max(64, 2 * len(self.order)), len(self.place))
