@@ -197,27 +197,6 @@ def top_k_of(items: IntArray, scores: FloatArray, k: int, seen: IntArray, n_item
     return _run(scores, np.ascontiguousarray(items), seen, k, n_items)
 
 
-def place_of(item: IntArray, scores: FloatArray, seen: IntArray) -> IntArray:
-    """The 0-based place `[B]` at which `top_k` has one item of each row; without sorting.
-
-    Args:
-        item: `[B]`, not among the row's seen items.
-        scores: `[B, n_items + 1]` without NaN.
-        seen: `[B, S]` items left out, 0 = none.
-    """
-    scores = scores.copy()
-    scores[:, PADDING] = -np.inf
-    np.put_along_axis(scores, seen, np.float32(-np.inf), axis=1)
-    own = np.take_along_axis(scores, item[:, None], axis=1)
-    place: IntArray = np.count_nonzero(scores > own, axis=1)
-    is_tied = np.count_nonzero(scores == own, axis=1) > 1
-    for row in np.flatnonzero(is_tied):
-        ranks = tie_ranks(scores.shape[1] - 1)
-        equal = np.flatnonzero(scores[row] == own[row])
-        place[row] += np.count_nonzero(ranks[equal] < ranks[item[row]])
-    return place
-
-
 class Index(Protocol):
     """Inner-product search over the vectors of all items."""
 

@@ -10,11 +10,12 @@ import pytest
 from policies.base import Fitting
 from policies.check import CHECKS, check_one
 from policies.examples import Example, chain
-from policies.mixture import WEIGHTS
+from policies.mixture import WEIGHTS, gains_by_weight
 from policies.pooled import PooledNetwork
 from policies.registry import PolicyError, make
+from policies.retrieval import top_k
 from policies.transitions import Transitions
-from policies.validation import LastClicks
+from policies.validation import LastClicks, discount
 
 POOLED = "policies.pooled:PooledNetwork"
 SASREC: dict[str, Any] = {
@@ -81,6 +82,24 @@ def test_the_weight_is_the_best_on_the_validation_clicks(
         judged.append(held_out.ndcg(slates))
     assert fitted.mixture_.weight == WEIGHTS[int(np.argmax(judged))]
     assert fitted.mixture_.weight > 0
+
+
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_the_places_of_all_weights_are_those_of_their_top_k(is_tied: bool) -> None:
+    draw = np.random.default_rng(3)
+    inner, counted = (draw.normal(size=(30, 41)).astype(np.float32) for _ in range(2))
+    if is_tied:
+        inner, counted = np.round(inner), np.round(counted)
+    target = draw.integers(1, 41, 30)
+    seen = draw.integers(0, 41, (30, 7))
+    seen[seen == target[:, None]] = 0
+    expected = []
+    for weight in WEIGHTS:
+        best, _ = top_k(inner + np.float32(weight) * counted, 10, seen)
+        expected.append(((best == target[:, None]) * discount(np.arange(10))).sum())
+    got = gains_by_weight(inner, counted, target, seen, 10)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    assert len(set(got)) > len(WEIGHTS) / 2
 
 
 def test_a_base_that_holds_nothing_out_is_kept_from_the_validation_clicks(example: Example) -> None:
