@@ -75,6 +75,12 @@ peers: .venv-recbole/.installed .venv-obp/.installed .venv-mlflow/.installed .ve
 	.venv-ray/bin/python -m $(PIP) -c constraints.txt ray==2.60.0
 	touch $@
 
+# An S3 server for tests/test_store.py.
+.venv-moto/.installed:
+	$(PYTHON) -m venv .venv-moto
+	.venv-moto/bin/python -m pip install --quiet --disable-pip-version-check 'moto[server]==5.2.5'
+	touch $@
+
 # requirements.lock has the digests of the files of the versions in constraints.txt; torch is apart, for the reason at its head.
 $(STAMP): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "abtest needs Python 3.11 or newer; set PYTHON=python3.x")'

@@ -12,6 +12,7 @@ from types import FrameType
 
 import click
 
+from simulator.log.store import with_addresses
 from simulator.page.escapes import printable
 
 BAD_INPUT = 2
@@ -25,7 +26,7 @@ class Failure(click.ClickException):
     exit_code = BAD_INPUT
 
     def __init__(self, message: str) -> None:
-        super().__init__(printable(message))
+        super().__init__(printable(with_addresses(message)))
 
     def show(self, file: object = None) -> None:
         click.echo(f"abtest: {self.message}", err=True)
@@ -46,7 +47,7 @@ def failures(interrupted: str = "interrupted") -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        click.echo(f"abtest: {interrupted}", err=True)
+        click.echo(f"abtest: {with_addresses(interrupted)}", err=True)
         raise SystemExit(TERMINATED if isinstance(error, Terminated) else INTERRUPTED) from None
     except BrokenPipeError:
         raise  # whoever reads has seen enough; click ends quietly

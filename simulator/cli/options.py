@@ -8,12 +8,34 @@ from typing import Any
 
 import click
 
-SOURCE = click.Path(readable=False, path_type=Path)
+from simulator.cli.failure import failures
+
+
+class PlaceParam(click.Path):  # type: ignore[type-arg,unused-ignore]
+    """A path, or an address on a store; what is there is brought here, unless it is `new`."""
+
+    def __init__(self, *, new: bool = False, **options: Any) -> None:
+        super().__init__(path_type=Path, **options)
+        self.new = new
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if not isinstance(value, Path):
+            from simulator.log.ledger import here
+            from simulator.log.store import place
+
+            with failures():
+                value = place(value) if self.new else here(value)
+        return super().convert(value, param, ctx)
+
+
+SOURCE = PlaceParam(readable=False)
 """A path that is read; whoever reads it says what is wrong with it, and not Click."""
-FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = PlaceParam(dir_okay=False)
 """A file that is written."""
-FOLDER = click.Path(file_okay=False, path_type=Path)
+FOLDER = PlaceParam(file_okay=False)
 """A folder that is written."""
+RUN_FOLDER = PlaceParam(file_okay=False, new=True)
+"""A folder that a run is written into; the run brings here what it needs of it."""
 COUNT = click.IntRange(1)
 SEED = click.IntRange(0, 2**64 - 1)
 RESAMPLES = click.IntRange(100, 1_000_000)

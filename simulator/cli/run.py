@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import CSV, FOLDER, SOURCE, TRACK, goes_on
+from simulator.cli.options import CSV, RUN_FOLDER, SOURCE, TRACK, goes_on
 from simulator.cli.say import can_decide, hand_on, leave_by_decision, say, say_report, tracker_of
 
 if TYPE_CHECKING:
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("scenario", type=SOURCE)
-@click.option("--out", type=FOLDER, help="Folder of the run; runs/<name>/<time> if left out.")
+@click.option(
+    "--out",
+    type=RUN_FOLDER,
+    help="Folder of the run, or its address (s3://bucket/run); runs/<name>/<time> if left out.",
+)
 @click.option("--seed", type=int, help="Overrides the scenario's seed.")
 @click.option(
     "--engine.tick",

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from simulator.log.store import with_addresses
 from simulator.page.escapes import printable
 
 if TYPE_CHECKING:
@@ -20,11 +21,8 @@ if TYPE_CHECKING:
 
 def say(message: Any = "", *, err: bool = False, nl: bool = True) -> None:
     """Print a message or a path."""
-    click.echo(
-        printable(os.fspath(message) if isinstance(message, os.PathLike) else str(message)),
-        err=err,
-        nl=nl,
-    )
+    text = os.fspath(message) if isinstance(message, os.PathLike) else str(message)
+    click.echo(printable(with_addresses(text)), err=err, nl=nl)
 
 
 GATE = {"ship": 0, "hold": 3, "drop": 4}

@@ -26,7 +26,7 @@ from policies.base import Sequences
 from policies.staging import staging_of
 from simulator.log.files import writing
 from simulator.log.kinds import FEEDBACK
-from simulator.log.ledger import commit
+from simulator.log.ledger import bring, commit, here
 from simulator.log.metadata import FIT, HISTORY, LogError, Metadata
 from simulator.log.rules import Inspector
 from simulator.log.schema import (
@@ -40,6 +40,7 @@ from simulator.log.schema import (
     rises,
     schema,
 )
+from simulator.log.store import place
 
 ROWS = 1 << 18
 """Rows that are held at once."""
@@ -112,7 +113,8 @@ class EventLog:
             LogError: no parts there, not Parquet, no metadata of abtest or such that breaks a rule,
                 other columns than the schema's, or parts of different logs.
         """
-        path = Path(path)
+        path = here(path)
+        bring(path)
         parts = (path,) if path.is_file() else tuple(sorted(path.glob("*.parquet")))
         if not parts:
             raise LogError(
@@ -194,7 +196,7 @@ class EventLog:
         Returns:
             `path`.
         """
-        path = Path(path)
+        path = place(path)
         with Writer(path, self.metadata, self.optional, row_group or ROW_GROUP) as writer:
             if self.memory is not None:
                 writer.add(self.memory)
@@ -305,17 +307,17 @@ class EventLog:
         if columns is not None and FIT in self.optional:
             columns = [*columns, FIT]
         above = None
-        for place, part, written in self._parts():
+        for name, part, written in self._parts():
             seal = Seal()
             for batch in part.batches(columns, rows):
                 stretch = LogRows(batch, self.metadata.key, above)
-                inspector.inspect(place, seal.rows, stretch)
+                inspector.inspect(name, seal.rows, stretch)
                 seal.add(stretch)
                 if stretch.n_rows:
                     yield stretch
                     above = stretch
             if written is not None:
-                seal.compare(written, place)
+                seal.compare(written, name)
         inspector.finish()
 
     def _parts(self) -> Iterator[tuple[str, EventLog, dict[str, Any] | None]]:

@@ -23,7 +23,8 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.staging import staging_of
-from simulator.log.ledger import REMEDY, FileError, Ledger, commit
+from simulator.log.ledger import REMEDY, Ledger, bring, commit
+from simulator.log.store import FileError, around
 
 __all__ = [
     "HIDDEN",
@@ -174,6 +175,7 @@ def read_json(path: Path, remedy: str = REMEDY) -> Any:
     Raises:
         FileError: it is missing, changed or no JSON.
     """
+    bring(path)
     ledger = Ledger.around(path)
     if ledger is not None:
         ledger.check_one(path)
@@ -208,12 +210,26 @@ def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, n
     Raises:
         FileError: it is missing or damaged.
     """
+    bring(path)
     with (
         reading(path),
         path.open("rb") as stream,
         np.load(stream, allow_pickle=False) as stored,
     ):
         return {name: stored[name] for name in (stored.files if names is None else names)}
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all that is in it, here and on its store; nothing where there is none.
+
+    Raises:
+        FileError: its store cannot be reached.
+    """
+    there = around(folder.absolute())
+    if there is not None:
+        store, name = there
+        store.delete(name)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def adopt(source: Path, folder: Path, last: str) -> None:

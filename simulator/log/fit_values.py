@@ -12,7 +12,7 @@ import numpy as np
 
 from policies.base import DoubleArray
 from simulator.log.files import load_arrays, save_arrays
-from simulator.log.ledger import Ledger
+from simulator.log.ledger import Ledger, present
 
 FILE = "fits.npz"
 """In the folder of a run that has a policy which draws in training."""
@@ -57,7 +57,7 @@ class FitValues:
             FileError: the file is damaged, or not as the run has written it.
         """
         file = folder / FILE
-        if not file.is_file():
+        if not present(file):
             return None
         ledger = Ledger.around(file)
         if ledger is not None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from policies.base import Catalogue, DoubleArray, IntArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
-from simulator.log.ledger import Ledger
+from simulator.log.ledger import Ledger, present
 from simulator.log.metadata import Metadata
 from simulator.log.workspace import Workspace, load_catalogue
 
@@ -78,7 +78,7 @@ class ItemFacts:
             FileError: the catalogue is damaged, or not as the run has written it.
         """
         file = None if home is None else Workspace(home).models / "catalogue.npz"
-        if file is None or not file.is_file():
+        if file is None or not present(file):
             return cls()
         ledger = Ledger.around(file)
         if ledger is not None:

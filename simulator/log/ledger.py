@@ -25,13 +25,16 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from policies.staging import PART, place_of
+from simulator.log.remote import LOCK, TRACKED, RemoteRun
+from simulator.log.store import FileError, address_of, around, place
 
 LEDGER = "pieces.jsonl"
 """Name of the ledger; a folder with this file is a run's folder."""
@@ -52,12 +55,6 @@ STRANGE = "is not of this run: nothing there has written it"
 """What is wrong with a file that is not listed."""
 
 
-class FileError(ValueError):
-    """A file that cannot be written, is missing or is damaged; the message names it and says what
-    to do.
-    """
-
-
 @dataclass(frozen=True)
 class Piece:
     """What the ledger says of one piece.
@@ -66,11 +63,15 @@ class Piece:
         digest: BLAKE2b-256 of its bytes, in hexadecimal digits.
         size: bytes.
         rows: impressions in it; None of a piece that holds none.
+        version: on a store, how often it was written before (`simulator.log.remote`).
+        stored: on a store, the name of its object below the run's folder.
     """
 
     digest: str
     size: int
     rows: int | None = None
+    version: int = 0
+    stored: str = ""
 
     @classmethod
     def of(cls, file: Path, rows: int | None = None) -> Piece:
@@ -115,19 +116,97 @@ class Ledger:
         """
         piece = Piece.of(staging, rows)
         name = path.absolute().relative_to(self.root.absolute()).as_posix()
-        entry = {"piece": name, "bytes": piece.size, "digest": piece.digest, "rows": piece.rows}
-        line = json.dumps({**entry, "line": _check_of(entry)}) + "\n"
+        entry: dict[str, Any] = {"piece": name, "bytes": piece.size}
+        entry |= {"digest": piece.digest, "rows": piece.rows}
+        remote = RemoteRun.of(self.root)
+        if remote is not None:
+            before = self.pieces().get(name)
+            entry["version"] = 0 if before is None else before.version + 1
+            entry["stored"] = remote.write(staging, name)
+            remote.commit(_line(entry))
+        with self._appending() as stream:
+            end = stream.tell()
+            try:
+                stream.write(_line(entry).encode())
+                os.replace(staging, path)
+            except OSError:
+                stream.truncate(end)
+                raise
+
+    @contextmanager
+    def _appending(self) -> Iterator[BinaryIO]:
+        """The ledger, locked, where its next line goes."""
         with self.file.open("r+b", buffering=0) as stream:
             fcntl.flock(stream, fcntl.LOCK_EX)
             end = _end_of_whole_lines(stream)
             stream.truncate(end)
             stream.seek(end)
-            try:
-                stream.write(line.encode())
-                os.replace(staging, path)
-            except OSError:
-                stream.truncate(end)
-                raise
+            yield stream
+
+    def refresh(self) -> None:
+        """Take in what other machines have written since, where the run lies on a store: it is
+        listed, and what it replaces here goes.
+
+        Raises:
+            FileError: the store cannot be reached.
+        """
+        remote = RemoteRun.of(self.root)
+        if remote is None:
+            return
+        remote.begin(self.file)
+        with self._appending() as stream, remote.news() as news:
+            listed = self.pieces()
+            latest = {name: (piece.version, piece.stored) for name, piece in listed.items()}
+            for entry in sorted(news, key=lambda entry: (entry["version"], entry["stored"])):
+                name = entry["piece"]
+                if (entry["version"], entry["stored"]) > latest.get(name, (-1, "")):
+                    entry.pop("line")
+                    stream.write(_line(entry).encode())
+                    (self.root / name).unlink(missing_ok=True)
+
+    def fetch(self, within: Path, ending: str = "") -> None:
+        """Bring the pieces at or below `within` here, where the run lies on a store.
+
+        Args:
+            within: a place in the run's folder.
+            ending: of their names.
+
+        Raises:
+            FileError: one is not as it was written, or the store cannot be reached.
+        """
+        remote = RemoteRun.of(self.root)
+        if remote is None:
+            return
+        for name, piece in self._required(within.absolute()).items():
+            path = self.root / name
+            if name.endswith(ending) and not path.is_file():
+                remote.fetch(piece.stored, path)
+                if _fault(path, piece, ()) is not None:
+                    path.unlink()
+                    address = f"{address_of(self.root)}/{piece.stored}"
+                    raise FileError(f"{address} has changed since it was written. {REMEDY}")
+
+    def _required(self, within: Path) -> dict[str, Piece]:
+        """The pieces at or below a place that are there: those of a finished run's work are not."""
+        listed = self.pieces()
+        wanted = within.relative_to(self.root.absolute()).as_posix()
+        gone = "work/" if CLAIM in listed else None
+        return {
+            name: piece
+            for name, piece in listed.items()
+            if (wanted in (name, ".") or name.startswith(f"{wanted}/"))
+            and not (gone and name.startswith(gone))
+        }
+
+    def sweep(self) -> None:
+        """Remove what attempts that died have left on the store of a finished run."""
+        remote = RemoteRun.of(self.root)
+        if remote is None:
+            return
+        stored = {piece.stored for piece in self.pieces().values()}
+        for name in remote.sizes():
+            if name.startswith(TRACKED) and name not in stored:
+                remote.delete(name)
 
     def pieces(self) -> dict[str, Piece]:
         """The last line of every piece, by its path below the root.
@@ -190,6 +269,9 @@ class Ledger:
             FileError: what is missing, changed, cut, an earlier version, or not of this run; every
                 such file is named.
         """
+        paths = list(paths)
+        for path in paths:
+            self.fetch(path)
         listed, earlier = self._versions()
         root, faults = self.root.absolute(), []
         for path in paths:
@@ -246,7 +328,9 @@ class Ledger:
         """What is wrong with the pieces at or below `within`, one sentence each."""
         listed, earlier = self._versions()
         root = self.root.absolute()
-        finished = (root / CLAIM).is_file()
+        remote = RemoteRun.of(self.root)
+        on_store = None if remote is None else remote.sizes()
+        finished = CLAIM in listed if on_store is not None else (root / CLAIM).is_file()
         folders = ("log", "models") if finished else ("log", "models", "work")
         required = {
             name for name in listed if name.startswith(tuple(f"{folder}/" for folder in folders))
@@ -257,7 +341,9 @@ class Ledger:
             path = root / name
             if path.is_relative_to(within):
                 fault: str | None = "is not listed"
-                if name in listed:
+                if name in listed and on_store is not None and not path.is_file():
+                    fault = _fault_of_size(on_store.get(listed[name].stored), listed[name])
+                elif name in listed:
                     fault = _fault(path, listed[name], earlier.get(name, ()))
                 if fault is not None:
                     yield f"{name} {fault}"
@@ -277,17 +363,21 @@ def commit(staging: Path, path: Path, rows: int | None = None) -> None:
         rows: impressions in it.
 
     Raises:
-        OSError: it cannot be listed, or stand there; the temporary file is then removed.
+        OSError, FileError: it cannot be listed, or stand there; the temporary file is then removed.
     """
     ledger = Ledger.around(path)
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
         if ledger is None:
+            there = around(path.absolute())
+            if there is not None:
+                store, name = there
+                store.write(staging, name)
             os.replace(staging, path)
         else:
             ledger.publish(staging, path, rows)
-    except OSError:
+    except (OSError, FileError):
         staging.unlink(missing_ok=True)
         raise
 
@@ -310,12 +400,22 @@ def _read(file: Path, version: tuple[int, int, int]) -> tuple[tuple[str, Piece],
             check = entry.pop("line")
             if check != _check_of(entry):
                 raise ValueError("the line is not as it was written")
-            lines.append((entry["piece"], Piece(entry["digest"], entry["bytes"], entry["rows"])))
+            name = entry.pop("piece")
+            lines.append((name, Piece(size=entry.pop("bytes"), **entry)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FileError(
                 f"{file}:{number}: damaged ({error}): the run cannot be verified. {REMEDY}"
             ) from error
     return tuple(lines)
+
+
+def _fault_of_size(size: int | None, piece: Piece) -> str | None:
+    """What is wrong with an object that has `size` bytes (None: is not there); None if nothing can
+    be seen so far: its digest is compared when it is brought here.
+    """
+    if size is None:
+        return "is missing"
+    return None if size == piece.size else f"has {size:,} bytes and should have {piece.size:,}"
 
 
 def _fault(path: Path, piece: Piece, earlier: list[str] | tuple[str, ...]) -> str | None:
@@ -347,7 +447,12 @@ def _temporary(root: Path) -> list[Path]:
     return [place for place in places if place not in inside]
 
 
-def _check_of(entry: dict[str, Any]) -> str:
+def _line(entry: Mapping[str, Any]) -> str:
+    """What the ledger says of a piece, as its line."""
+    return json.dumps({**entry, "line": _check_of(entry)}) + "\n"
+
+
+def _check_of(entry: Mapping[str, Any]) -> str:
     """A check sum of a line, so that damage to the ledger itself is seen."""
     return f"{zlib.crc32(json.dumps(entry, sort_keys=True).encode()):08x}"
 
@@ -362,3 +467,63 @@ def _end_of_whole_lines(stream: BinaryIO) -> int:
         return end
     stream.seek(0)
     return stream.read(end).rfind(b"\n") + 1
+
+
+def present(path: Path) -> bool:
+    """Whether a file is there; of a run on a store, it is then also here."""
+    bring(path)
+    return path.is_file()
+
+
+def bring(path: Path) -> None:
+    """Bring what a run on a store has at or below `path` here, as far as it is listed here."""
+    if around(path.absolute()) is not None:
+        ledger = Ledger.around(path / LEDGER)
+        if ledger is not None:
+            ledger.fetch(path)
+
+
+def here(given: Path | str) -> Path:
+    """Where a file or folder that somebody has named lies on this machine: what has an address is
+    brought here first.
+
+    Raises:
+        AddressError: it is none that can be used.
+        FileError: the store cannot be reached, or a piece of a run is not as it was written.
+    """
+    path = place(given)
+    if not isinstance(given, Path):
+        fetch_all(path)
+    return path
+
+
+def fetch_all(path: Path) -> None:
+    """Bring whatever lies at or below `path` on its store here: the pieces of runs, and other files
+    where they have changed.
+
+    Raises:
+        FileError: the store cannot be reached, or a piece is not as it was written.
+    """
+    there = around(path.absolute())
+    if there is None:
+        return
+    store, name = there
+    bucket = path.absolute().parents[name.count("/")]
+    found = store.list(name)
+    roots = [bucket / Path(file).parent for file in found if file.endswith(f"/{LOCK}")]
+    roots += (folder for folder in path.absolute().parents if _is_run(folder, bucket))
+    for root in roots:
+        Ledger(root).refresh()
+        Ledger(root).fetch(root)
+    for file, there_now in found.items():
+        here = bucket / file
+        if any(here.is_relative_to(root) for root in roots):
+            continue
+        if not here.is_file() or here.stat().st_mtime < there_now.mtime.timestamp():
+            store.read(file, here)
+
+
+def _is_run(folder: Path, bucket: Path) -> bool:
+    """Whether a folder of a store, of which this is the copy, is that of a run."""
+    remote = RemoteRun.of(folder) if folder.is_relative_to(bucket) and folder != bucket else None
+    return remote is not None and bool(remote.owners())

@@ -19,7 +19,7 @@ import shutil
 import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -40,20 +40,17 @@ from simulator.log.files import (
     read_json,
     reading,
     reason,
+    remove,
     save_arrays,
     write_text,
     writing,
 )
-from simulator.log.ledger import CLAIM, LEDGER, Ledger
+from simulator.log.ledger import CLAIM, LEDGER, Ledger, bring, present
 from simulator.log.notices import FILE, Notice, keep, kept
+from simulator.log.remote import LOCK, RemoteRun
 
 DECIDING = ("abtest", "numpy", "numba", "pyarrow", "scipy", "torch")
 """Libraries whose version may decide bytes."""
-
-
-LOCK = ".lock"
-"""File in a run's folder that the process which writes into it holds locked; it names that process.
-"""
 
 
 class RunError(ValueError):
@@ -138,7 +135,7 @@ class Workspace:
         """The arms in the order in which the scenario declares them, which is that of every page:
         a log has them by name. () where there is no scenario, of a log alone.
         """
-        if not (self.log.is_dir() and self.scenario.is_file()):
+        if not (self.log.is_dir() and present(self.scenario)):
             return ()
         with reading(self.scenario):
             arms = yaml.safe_load(self.scenario.read_text(encoding="utf-8"))["arms"]
@@ -149,7 +146,7 @@ class Workspace:
         """What the reader of the data wants said in the report."""
         file = self.models / "notes.json"
         notes: dict[str, Any] = {}
-        if file.is_file():
+        if present(file):
             with reading(file):
                 notes = json.loads(file.read_text(encoding="utf-8"))
         return notes
@@ -206,8 +203,15 @@ class Workspace:
             RunError: another process holds it, its file system has no locks, or it is not empty and
                 holds no run.
         """
+        remote = RemoteRun.of(self.root)
         with writing(self.root):
-            if self.root.exists() and self._claimed() is None and not self._only_debris():
+            if remote is None:
+                is_strange = (
+                    self.root.exists() and self._claimed() is None and not self._only_debris()
+                )
+            else:
+                is_strange = not remote.owners() and bool(remote.sizes())
+            if is_strange:
                 raise RunError(
                     f"{self.root} is not empty and holds no run of abtest; give --out another"
                     " folder"
@@ -216,6 +220,7 @@ class Workspace:
             handle = os.open(self.root / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             self._lock(handle)
+            self.ledger.refresh()
             if self._claimed() is None:
                 self.ledger.file.touch()
             if self.ledger.file.is_file():
@@ -246,9 +251,7 @@ class Workspace:
 
     def _claimed(self) -> Path | None:
         """The claim, where there is one."""
-        return next(
-            (file for file in (self.root / CLAIM, self.work / CLAIM) if file.is_file()), None
-        )
+        return next(filter(present, (self.root / CLAIM, self.work / CLAIM)), None)
 
     def _only_debris(self) -> bool:
         """Whether nothing is here, or only what a run leaves that dies before its claim is
@@ -257,7 +260,8 @@ class Workspace:
         here = {path.name for path in self.root.iterdir()}
         of_work = list(self.work.iterdir()) if self.work.is_dir() else []
         waiting = self.work / CLAIM
-        return here <= {LOCK, LEDGER, "work"} and all(place_of(it) == waiting for it in of_work)
+        own = {LOCK, LEDGER, "work"}
+        return here <= own and all(place_of(it) == waiting for it in of_work)
 
     def claim(self, identity: Mapping[str, Any], files: Mapping[str, str], *, resume: bool) -> None:
         """Make the folder this scenario's own, or make sure that it is, and that its pieces are as
@@ -279,6 +283,7 @@ class Workspace:
         )
         known = self._claimed()
         if known is None:
+            self._take()
             write_text(self.work / CLAIM, json.dumps(ours, indent=1, sort_keys=True) + "\n")
             return
         if not resume:
@@ -300,8 +305,9 @@ class Workspace:
             )
             raise RunError(f"{rule}:\n  {listed}\nUndo the change, or give --out another folder")
         self.ledger.check()
+        self._take()
         if self.finished:
-            shutil.rmtree(self.work, ignore_errors=True)  # where the last run died while it did so
+            remove(self.work)  # where the last run died while it did so
 
     def borrow(self, models: Path) -> None:
         """Take over the finished fits of policies on the history in another run's `models`; what is
@@ -310,6 +316,7 @@ class Workspace:
         Raises:
             FileError: a fit there is not as it was written.
         """
+        bring(models)
         Ledger(models.parent).check(models)
         for fit in sorted(models.iterdir()):
             here = self.models / fit.name
@@ -326,11 +333,21 @@ class Workspace:
         Raises:
             FileError: nobody has ever held it.
         """
+        remote = RemoteRun.of(self.root)
+        if remote is not None:
+            return "".join(f"{line}\n" for line in remote.owners()[:2])
         with reading(self.root / LOCK):
             return (self.root / LOCK).read_text(encoding="utf-8")
 
+    def _take(self) -> None:
+        """Hold the run on its store, too; a local one is held by its lock alone."""
+        remote = RemoteRun.of(self.root)
+        if remote is not None:
+            remote.take()
+
     def notices(self) -> Counter[Notice]:
         """What was noticed of the policies so far."""
+        self.ledger.fetch(self.root, FILE)
         if self.finished:
             return kept(self.root.glob(FILE))
         return kept(
@@ -342,24 +359,32 @@ class Workspace:
         disk.
         """
         keep(self.root, self.notices())
+        self.ledger.refresh()
         self.ledger.settle()  # of attempts at a task that died, while others did it
         with writing(self.root):
             self.ledger.flush()
             write_text(self.root / CLAIM, (self.work / CLAIM).read_text(encoding="utf-8"))
             self.ledger.flush()
-        shutil.rmtree(self.work, ignore_errors=True)
+        remove(self.work)
+        self.ledger.sweep()
 
     @property
     def finished(self) -> bool:
         """Whether the log is whole."""
-        return (self.root / CLAIM).is_file()
+        return present(self.root / CLAIM)
 
 
-def held_if_run(folder: Path) -> AbstractContextManager[None]:
+@contextmanager
+def held_if_run(folder: Path) -> Iterator[None]:
     """Hold `folder` while something is written into it, if it is that of a finished run."""
     with writing(folder):
         finished = Workspace(folder).finished
-    return Workspace(folder).held() if finished else nullcontext()
+    if not finished:
+        yield
+        return
+    with Workspace(folder).held():
+        Workspace(folder)._take()
+        yield
 
 
 def sound_log(source: Path, *, rows: bool = True) -> EventLog:
@@ -391,7 +416,7 @@ def hold_to_ledger(source: Path) -> None:
         RunError: the run there is not finished.
         FileError: a piece of it is missing, changed or strange.
     """
-    if (source / "work" / CLAIM).is_file() and not (source / CLAIM).is_file():
+    if present(source / "work" / CLAIM) and not (source / CLAIM).is_file():
         go_on = f"`abtest run SCENARIO --out {source} --resume` continues it"
         raise RunError(f"{source} holds a run that is not finished: {go_on}")
     ledger = Ledger(source) if (source / CLAIM).is_file() else Ledger.around(source)
@@ -450,7 +475,7 @@ def load_catalogue(path: Path) -> Catalogue:
 
 def open_log(path: Path) -> EventLog | None:
     """The log at `path`, or None where there is none."""
-    return EventLog.open(path) if path.is_file() else None
+    return EventLog.open(path) if present(path) else None
 
 
 PLAIN = re.compile(r"[a-z0-9_][a-z0-9_-]{0,63}")

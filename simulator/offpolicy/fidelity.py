@@ -7,7 +7,6 @@ own log.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from policies.registry import make
 from policies.time import DAY
 from simulator.designs.paired import Paired
 from simulator.log.eventlog import EventLog
+from simulator.log.files import remove
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.agreement import Agreement, Figure, agreement
@@ -153,7 +153,7 @@ def fidelity(
     how = settings(wide.seed, resamples, wide.serving.recall)
     kept = out / "offline"
     if not resume:
-        shutil.rmtree(kept, ignore_errors=True)
+        remove(kept)
     ran = Ran(wide, log, load_catalogue(where.models / "catalogue.npz"), folder, kept)
     replayed = offline(ran, reward, how, test_days, progress)
     truth = truth.of([one.policy for one in replayed.evaluations])

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 from policies.base import Progress, silent
 from simulator.log.eventlog import EventLog
 from simulator.log.files import looked_up, read_json
+from simulator.log.ledger import here
+from simulator.log.store import place
 from simulator.log.workspace import Workspace, hold_to_ledger, sound_log
 from simulator.report.errors import ReportError
 
@@ -87,8 +89,8 @@ def write(
     from simulator.report.gather import gather, with_check, with_decision
     from simulator.stats.fit_checks import check_fits, judge_fits
 
-    folder = Path(folder)
-    home = folder if run is None else Path(run)
+    folder = place(folder)
+    home = folder if run is None else here(run)
     content = gather(
         log,
         arms=Workspace(home).declared_arms,
@@ -174,7 +176,7 @@ def load(source: Path | str) -> Content:
     from simulator.report.stored import decode
     from simulator.stats.unit_table import TableError
 
-    source = Path(source)
+    source = here(source)
     file = source / "report.json" if source.is_dir() else source
     if file.suffix != ".json" or not file.is_file():
         log, home = find(source, inspect=False)

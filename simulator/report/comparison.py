@@ -13,6 +13,7 @@ import numpy as np
 
 from policies.base import Progress, silent
 from simulator.designs.registry import DESIGNS
+from simulator.log.ledger import here
 from simulator.page import words
 from simulator.page.blocks import (
     Block,
@@ -133,7 +134,7 @@ def read(paths: Sequence[Path | str], progress: Progress = silent) -> Compared:
         ReportError: fewer than two, one twice, or no report there.
         LogError: something is there, but it is not an event log.
     """
-    sources = [Path(path) for path in paths]
+    sources = [here(path) for path in paths]
     check_distinct(sources)
     if len(sources) < 2:
         raise ReportError(

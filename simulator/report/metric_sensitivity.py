@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from policies.base import Progress, silent
+from simulator.log.ledger import here
 from simulator.log.metrics import chosen
 from simulator.page import figures, words
 from simulator.page.blocks import (
@@ -68,7 +69,7 @@ def sensitivity(
             run twice; a metric of the supply side.
         TableError: too few runs, or of no arm the outcome is known.
     """
-    sources = [Path(path) for path in paths]
+    sources = [here(path) for path in paths]
     check_distinct(sources)
     of_supply = [one.name for one in chosen(metrics) if one.supply is not None]
     if of_supply:

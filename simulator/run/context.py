@@ -34,8 +34,10 @@ from simulator.living.life import LivingCatalogue, Uploads
 from simulator.log.eventlog import EventLog
 from simulator.log.files import FileError, load_arrays, reading
 from simulator.log.kinds import FEEDBACK
+from simulator.log.ledger import bring, present
 from simulator.log.metadata import FIT, FITTED_ONCE, HISTORY, Metadata, Propensity, arm_names
 from simulator.log.schema import TAB, schema
+from simulator.log.store import place
 from simulator.log.workspace import OF_A_DAY, Lane, Workspace, load_catalogue, open_log, versions
 from simulator.run.contract import Needs
 from simulator.scenario.memory import of_process
@@ -62,7 +64,7 @@ class Job:
     """The run that a task belongs to.
 
     Attributes:
-        root: the run's folder.
+        root: the run's folder, or its address.
         folder: where the scenario lies (plug-in files and data are looked up there), relative to
             the working directory: machines that lack it have a copy of what is needed.
         scenario: as JSON of `Scenario.resolved()`.
@@ -115,7 +117,7 @@ class Context:
     """A run as its tasks see it."""
 
     def __init__(self, job: Job) -> None:
-        self.workspace = Workspace(Path(job.root))
+        self.workspace = Workspace(place(job.root))
         self.folder = Path(job.folder)
         self.scenario = Scenario.model_validate(json.loads(job.scenario))
         self.seed = self.scenario.seed
@@ -301,7 +303,7 @@ class Context:
         where nothing is.
         """
         snapshot = self.workspace.shard(self.as_lived(lane), first, last) / "snapshot.npz"
-        return int(load_arrays(snapshot, ["now"])["now"]) if snapshot.is_file() else -NEVER
+        return int(load_arrays(snapshot, ["now"])["now"]) if present(snapshot) else -NEVER
 
     @property
     def shards(self) -> tuple[tuple[int, int], ...]:
@@ -316,6 +318,7 @@ class Context:
 
     @cached_property
     def _built(self) -> tuple[Users, dict[str, npt.NDArray[Any]]]:
+        bring(self.workspace.models / "users")
         users = self.population.build(
             self.source, self.seed, self.scenario.days, self.workspace.models / "users"
         )
@@ -427,7 +430,7 @@ class Context:
         {} where they have not.
         """
         file = self.workspace.models / "users" / CALIBRATION
-        if not file.is_file():
+        if not present(file):
             return {}
         with reading(file):
             return {"calibration": json.loads(file.read_text(encoding="utf-8"))}
@@ -596,6 +599,13 @@ class Context:
 def context(job: Job) -> Context:
     """The context of a run in this process."""
     return Context(job)
+
+
+def begin(job: Job) -> Context:
+    """The context of a run at the beginning of a task: it knows what other tasks have made."""
+    run = context(job)
+    run.workspace.ledger.refresh()
+    return run
 
 
 def fit_name(policy: Policy, seed: int, learned: RefitDays | None = None) -> str:

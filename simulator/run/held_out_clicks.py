@@ -28,9 +28,10 @@ from simulator.engine import tape
 from simulator.engine.lives import Engine, ShardLives, Span
 from simulator.log.files import load_arrays, save_arrays
 from simulator.log.fit_values import FitValues
+from simulator.log.ledger import present
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Lane, Workspace, file_name
-from simulator.run.context import Context, Job, OfRun, context
+from simulator.run.context import Context, Job, OfRun, begin
 from simulator.run.tasks import lives_at_start
 from simulator.scenario.parts import PolicySpec
 from simulator.serving.desk import Channel, Desk, Serves
@@ -64,7 +65,7 @@ class LearnedArms:
         return "importing the policies of the arms"
 
     def __call__(self, progress: Progress) -> list[str]:
-        run = context(self.job)
+        run = begin(self.job)
         if isinstance(run.scenario.users, HeldOut):
             return []
         return [arm for arm, spec in run.scenario.arms.items() if run.policy(spec).is_seeded]
@@ -82,9 +83,9 @@ class RandomLives(OfRun):
         return "simulating users among random slates"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
-        run = context(self.job)
+        run = begin(self.job)
         file = _place(run.workspace) / "clicks.npz"
-        if file.is_file():
+        if present(file):
             return {"seconds": 0.0}
         start = time.process_time()
         users, serving, n_users = run.users(), run.scenario.serving, run.catalogue.n_users
@@ -169,9 +170,9 @@ class Find(OfRun):
         return _place(workspace) / "found" / f"{name}{fit}.npz"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
-        run = context(self.job)
+        run = begin(self.job)
         file = self.place(run.workspace)
-        if file.is_file():
+        if present(file):
             return {"seconds": 0.0}
         start = time.process_time()
         stored = load_arrays(_place(run.workspace) / "clicks.npz")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 
 from policies.base import Progress
 from policies.staging import staging_of
 from simulator.log.files import FileError, writing
+from simulator.log.remote import RemoteRun
+from simulator.log.store import place
 from simulator.log.workspace import RunError, Workspace
 from simulator.run.tasks import CheckPolicies, CheckUserModels
 from simulator.scenario.model import Scenario
@@ -59,7 +60,7 @@ class LookAround:
                 )
 
     def _see(self) -> None:
-        where = Workspace(Path(self.root))
+        where = Workspace(place(self.root))
         advice = "all nodes must see it under the same path, as on a network file system (--out)"
         try:
             is_same = where.holder() == self.holder
@@ -67,6 +68,10 @@ class LookAround:
             raise RunError(f"the run's folder {self.root} is not seen there: {advice}") from error
         if not is_same:
             raise RunError(f"the run's folder {self.root} is another one there: {advice}")
+        remote = RemoteRun.of(where.root)
+        if remote is not None:
+            remote.follow(self.holder)
+            return
         trial = staging_of(where.root / "trial")
         with writing(trial):
             trial.touch()

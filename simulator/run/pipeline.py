@@ -26,8 +26,10 @@ from simulator.config.document import Keys, ScenarioError
 from simulator.living.life import Uploads
 from simulator.log.eventlog import EventLog
 from simulator.log.files import FileError, write_text
+from simulator.log.ledger import fetch_all, here, present
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import Notice
+from simulator.log.store import address_of, place
 from simulator.log.workspace import Lane, RunError, Workspace, save_catalogue
 from simulator.run import executors, held_out_clicks, machines, tasks
 from simulator.run.context import Job, context, fit_numbers
@@ -97,7 +99,7 @@ def run(
         DataError, PolicyError, ServingError: bad data, a policy that cannot be made, one that
             breaks its contract.
     """
-    out, folder, fits = Path(out), Path(folder), None if fits is None else Path(fits)
+    out, folder, fits = place(out), Path(folder), None if fits is None else here(fits)
     with ExitStack() as held:
         return _run(scenario, out, held, folder, resume, keep_going, strict, progress, fits)
 
@@ -124,7 +126,7 @@ def _run(
             scenario.within(name),
             there,
             folder=folder,
-            resume=resume and there.exists(),
+            resume=resume,
             keep_going=keep_going,
             strict=strict,
             progress=_within(name, progress),
@@ -132,6 +134,7 @@ def _run(
         )
         _include(outcome, inner, name)
     _draws(scenario, out, outcome, folder, resume, keep_going, progress)
+    fetch_all(out)
     log = EventLog.open(Workspace(out).log)
     outcome.runtime["wall seconds"] = time.monotonic() - start
     outcome.runtime["peak MiB"] = peak_memory() / 2**20
@@ -182,7 +185,7 @@ def _draws(
         return
     whole = json.dumps(scenario.resolved())
     pieces = [
-        DrawnWorld(whole, name, str(out.resolve()), os.path.relpath(folder), resume, keep_going)
+        DrawnWorld(whole, name, address_of(out), os.path.relpath(folder), resume, keep_going)
         for name in names
     ]
     finished = 0
@@ -233,14 +236,14 @@ class DrawnWorld:
         here = EngineSpec.model_validate(
             {**alone.engine.model_dump(), "executor": "serial", "shards": 1}
         )
-        there = Workspace(Path(self.out)).world(self.name)
+        there = Workspace(place(self.out)).world(self.name)
         outcome = simulate(
             alone.model_copy(update={"engine": here}),
             there,
             folder=Path(self.folder),
-            resume=self.resume and there.exists(),
+            resume=self.resume,
             keep_going=self.keep_going,
-            fits=_lent_fits(scenario, self.name, Path(self.out)),
+            fits=_lent_fits(scenario, self.name, place(self.out)),
         )
         report.keep_lifts(there)
         outcome.runtime["seconds"] = time.process_time() - start
@@ -258,7 +261,7 @@ def simulate(
     fits: Path | str | None = None,
 ) -> Outcome:
     """Run a scenario to its event log, `out`/log; arguments and errors as `run`."""
-    out, folder, fits = Path(out), Path(folder), None if fits is None else Path(fits)
+    out, folder, fits = place(out), Path(folder), None if fits is None else here(fits)
     with ExitStack() as held:
         return _simulate(scenario, out, held, folder, resume, keep_going, progress, fits)
 
@@ -348,7 +351,7 @@ def _prepare(
     folder, which is held.
     """
     look = machines.LookAround(
-        str(workspace.root.resolve()),
+        address_of(workspace.root),
         workspace.holder(),
         os.path.relpath(folder),
         json.dumps(scenario.resolved()),
@@ -425,7 +428,7 @@ class _Run:
         self.executor = executor
         self.outcome, self.keep_going = outcome, keep_going
         self.job = Job(
-            str(workspace.root.resolve()),
+            address_of(workspace.root),
             os.path.relpath(folder),
             json.dumps(scenario.resolved()),
         )
@@ -495,7 +498,7 @@ class _Run:
     def _source(self) -> None:
         """Put catalogue, history and future into the folder, and fit the users."""
         where, scenario = self.workspace, self.scenario
-        if not (where.models / "catalogue.npz").is_file():
+        if not present(where.models / "catalogue.npz"):
             if scenario.data.source == "synthetic":
                 catalogue = synthetic_catalogue(scenario.users, self.folder, scenario.seed)
             else:
@@ -634,6 +637,7 @@ class _Run:
                 )
 
         self.executor.run(pieces, done)
+        self.workspace.ledger.refresh()
 
 
 def _later_rows(future: EventLog | None, days: int) -> dict[str, int]:

@@ -39,7 +39,7 @@ from simulator.log.files import (
     save_arrays,
     writing,
 )
-from simulator.log.ledger import REMEDY
+from simulator.log.ledger import REMEDY, bring, present
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import FILE, as_text, keep, kept, of_warnings
 from simulator.log.schema import schema
@@ -49,6 +49,7 @@ from simulator.run.context import (
     Job,
     OfRun,
     RefitDays,
+    begin,
     context,
     one_torch_thread,
     with_columns,
@@ -76,11 +77,12 @@ class FitUsers(OfRun):
         return "fitting the users"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
-        run, start = context(self.job), time.process_time()
+        run, start = begin(self.job), time.process_time()
+        bring(run.workspace.models / "users")
         run.population.fit(run.source, run.seed, run.workspace.models / "users", progress)
         one_torch_thread()
         past = open_log(run.workspace.past)
-        if past is not None and not run.workspace.history.is_file():
+        if past is not None and not present(run.workspace.history):
             with Writer(run.workspace.history, run.metadata(), run.columns) as writer:
                 for batch in past.batches(schema(past.optional).names):
                     writer.add(with_columns(batch, schema(run.columns)))
@@ -232,7 +234,7 @@ class FitNames:
         return f"importing the policies {', '.join(policies)}"
 
     def __call__(self, progress: Progress) -> list[tuple[str, bool]]:
-        run, named = context(self.job), []
+        run, named = begin(self.job), []
         for piece in self.pieces:
             policy = run.policy(piece.spec)
             named.append((run.fit_name(policy, piece.fit, piece.learned), policy.uses_device))
@@ -251,7 +253,7 @@ class LivedLanes:
         return "importing the policies of the lanes"
 
     def __call__(self, progress: Progress) -> list[Lane]:
-        run = context(self.job)
+        run = begin(self.job)
         return list(dict.fromkeys(map(run.as_lived, run.lanes())))
 
 
@@ -288,10 +290,10 @@ class Fit(OfRun):
         return replace(run.needs, gpus=int(on_gpu))
 
     def __call__(self, progress: Progress) -> dict[str, float]:
-        run = context(self.job)
+        run = begin(self.job)
         policy = run.policy(self.spec)
         folder = run.workspace.models / run.fit_name(policy, self.fit, self.learned)
-        if (folder / "state.npz").is_file():
+        if present(folder / "state.npz"):
             return {"seconds": 0.0}
         run.check_context(self.spec.policy, policy)
         processor = device(run.scenario.engine.device)
@@ -384,9 +386,9 @@ class FitRanking(OfRun):
         return "fitting the ranking stage"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
-        run = context(self.job)
+        run = begin(self.job)
         file = run.workspace.models / "ranking.npz"
-        if file.is_file():
+        if present(file):
             return {"seconds": 0.0}
         start = time.process_time()
         progress("fit ranking", 0, 1, {})
@@ -423,7 +425,7 @@ class Simulate(OfRun):
         return f"simulating {str(self.lane)!r}, users {self.first} to {self.last - 1}"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
-        run = context(self.job)
+        run = begin(self.job)
         scenario, serving = run.scenario, run.scenario.serving
         start, end = (
             (-scenario.data.history_days * DAY, min(self.days, 0) * DAY)
@@ -446,6 +448,7 @@ class Simulate(OfRun):
             serving.seen or serving.history,
             run.asks,
         )
+        bring(folder / FILE)
         witness, noticed = Witness(), kept(folder.glob(FILE))
         desk, life = run.desk(self.lane, now // DAY, users, witness), None
         if run.uploads is not None:
@@ -497,7 +500,7 @@ class Simulate(OfRun):
     ) -> tuple[ShardLives, int]:
         """The lives at the last finished day's end, and that time; the users are put there, too."""
         snapshot = folder / "snapshot.npz"
-        if snapshot.is_file():
+        if present(snapshot):
             state = load_arrays(snapshot)
             return _restore(state, users), int(state["now"])
         shard, who = (self.first, self.last), run.who(self.lane, self.first, self.last)
@@ -512,7 +515,7 @@ def lives_at_start(run: Context, users: Users, shard: tuple[int, int], who: IntA
     gives them; the users are put there, too.
     """
     inherited = run.workspace.shard(Lane(HISTORY), *shard) / "snapshot.npz"
-    if inherited.is_file():
+    if present(inherited):
         lives = _restore(load_arrays(inherited), users).renumbered()
         return lives.rows(np.isin(lives.user, who))
     return born(run, who, users.first(who)).with_past(run.sequences)
@@ -598,9 +601,9 @@ class Settle(OfRun):
         return f"settling the catalogue of {str(self.market)!r} after day {self.day}"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
-        run, start = context(self.job), time.process_time()
+        run, start = begin(self.job), time.process_time()
         file = run.workspace.life(self.market, self.day + 1)
-        if file.is_file():
+        if present(file):
             return {"seconds": 0.0}
         life = run.life(self.market, self.day)
         assert life is not None
@@ -632,7 +635,7 @@ class KeepLives(OfRun):
         return "keeping what became of the catalogues"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
-        run, start = context(self.job), time.process_time()
+        run, start = begin(self.job), time.process_time()
         arrays: dict[str, npt.NDArray[Any]] = {}
         for arm in self.arms:
             name = run.design.rows_of(arm).lane
@@ -662,11 +665,11 @@ class Merge(OfRun):
         return f"writing the log of {self.arm!r}"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
-        run, start = context(self.job), time.process_time()
+        run, start = begin(self.job), time.process_time()
         scenario, metadata = run.scenario, run.metadata()
         index = metadata.arms.index(self.arm)
         path = run.workspace.history if self.arm == HISTORY else run.workspace.part(index, self.arm)
-        if path.is_file():
+        if present(path):
             return {"seconds": 0.0}
         rows = ArmRows(HISTORY) if self.arm == HISTORY else run.design.rows_of(self.arm)
         lanes = [Lane(HISTORY)] if self.arm == HISTORY else run.lanes_called(rows.lane)

@@ -9,7 +9,6 @@ arms do not learn from what the other has shown (interference by shared training
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from simulator.designs.registry import DESIGNS
 from simulator.designs.split import Split
 from simulator.designs.switchback import Switchback
 from simulator.log.eventlog import EventLog
-from simulator.log.files import load_arrays, save_arrays, write_text
+from simulator.log.files import load_arrays, remove, save_arrays, write_text
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import RunError, Workspace, load_catalogue
 from simulator.run.pipeline import simulate
@@ -393,8 +392,8 @@ class _Study:
     def _clear(self, name: str, fit: int) -> None:
         """Remove a run whose sums are kept: its log, models and history would fill disks."""
         place = self._place(name, fit).root
-        if not self.keep_runs and place.exists():
-            shutil.rmtree(place)
+        if not self.keep_runs:
+            remove(place)
 
     def _add(self, name: str, days: UserDays) -> None:
         """Keep what a run says of both arms, and what it reports."""
