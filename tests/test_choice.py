@@ -185,14 +185,14 @@ def test_users_differ_in_level_and_activity() -> None:
         5,
         arrival={"per_day": 1.3, "shape": 1.6, "busiest": 100.0},
         affinity={"activity": -0.3, "user": 0.5},
-    ).world
+    ).truth
     assert kstest(truth.rate, gamma(1.6, scale=1.3 / 1.6).cdf).pvalue > 0.001
     score = norm.ppf(gamma(1.6, scale=1.3 / 1.6).cdf(truth.rate))
     slope, base = np.polyfit(score, truth.level, 1)
     assert close(slope, -0.3, 0.5 / np.sqrt(20_000))
     assert close(base, Choice().affinity.base, 0.5 / np.sqrt(20_000))
     assert close(float((truth.level - slope * score - base).std()), 0.5, 0.5 / np.sqrt(40_000))
-    assert world(2000, 5, arrival={"busiest": 2.0}).world.rate.max() == 2.0
+    assert world(2000, 5, arrival={"busiest": 2.0}).truth.rate.max() == 2.0
 
 
 def test_quality_duration_and_taste_have_their_spreads() -> None:
@@ -586,7 +586,7 @@ def test_the_oracle_is_the_sorted_truth() -> None:
     law, truth, lives = people.law, people.world, people.lives
     for user in range(40):  # the truth again, by matrix products
         x = (
-            truth.level[user]
+            people.truth.level[user]
             + truth.appeal
             + law.match
             * np.maximum(truth.place @ lives.interests[user].T, 0) ** 2

@@ -212,10 +212,10 @@ def test_the_past_of_a_log_is_remembered():
     history = Sequences(
         np.arange(3), np.array([0, 1, 1, 6]), np.array([4, 1, 2, 3, 4, 5]), clicked, np.arange(6)
     )
-    lives = ShardLives.born(np.array([0, 2]), np.zeros(2), 3).with_past(history)
-    assert lives.items.tolist() == [[0, 0, 4], [3, 4, 5]]
-    assert lives.clicked.tolist() == [[False, False, True], [False, True, False]]
-    asked = lives.histories(np.array([1]), 2, 3)
+    lives = ShardLives.born(np.arange(3), np.zeros(3), 3).with_past(history)
+    assert lives.items.tolist() == [[0, 0, 4], [0, 0, 0], [3, 4, 5]]
+    assert lives.clicked.tolist() == [[False, False, True], [False] * 3, [False, True, False]]
+    asked = lives.histories(np.array([2]), 2, 3)
     assert asked.items.tolist() == [[4, 5]]
     assert asked.seen.tolist() == [[3, 4, 5]]
     assert asked.user.tolist() == [2]

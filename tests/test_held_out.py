@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.base import Catalogue, Slates
+from policies.base import Catalogue, Slates, silent
 from simulator.datasets.delimited import DataError
 from simulator.datasets.sequences import leave_out
 from simulator.users.base import NEVER, Source, UsersError
@@ -101,7 +101,7 @@ def test_several_clicks_ahead_are_held_out_and_found_by_one_slate() -> None:
             r" is 3"
         ),
     ):
-        HeldOut(clicks=4).build(several, 0, 1, Path())
+        HeldOut(clicks=4).fit(several, 0, Path(), silent)
 
 
 def test_a_data_set_where_nobody_has_enough_clicks_is_refused() -> None:

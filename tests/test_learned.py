@@ -221,14 +221,14 @@ def test_one_day_of_history_is_too_little(source: Source, tmp_path: Path) -> Non
 
 def test_clock_is_the_log(source: Source) -> None:
     assert source.future is not None
-    clock = Clock.of(source.future, LEARNED_TEST_DAYS)
+    clock = Clock.of(source.future, LEARNED_TEST_DAYS, np.arange(LEARNED_USERS))
     rows = source.future.table.to_pylist()
     for who in (0, 17, 299):
         own = [(r["t"], r["session"]) for r in rows if r["user"] == who]
         at = slice(clock.offsets[who], clock.offsets[who + 1])
         assert list(zip(clock.t[at].tolist(), clock.session[at].tolist(), strict=True)) == own
     assert clock.size.sum() == len(rows)
-    assert (Clock.of(source.future, 1).t < DAY).all()
+    assert (Clock.of(source.future, 1, clock.who).t < DAY).all()
 
 
 def live(users: LearnedUsers, who: int, items: npt.NDArray[np.int64]) -> list[tuple[int, Feedback]]:

@@ -15,7 +15,7 @@ from simulator.run import cluster
 from simulator.run.contract import WorkerError
 from simulator.run.machines import LookAround
 from simulator.run.tasks import CheckPolicies
-from simulator.scenario.memory import PROCESS, ROW, of_process
+from simulator.scenario.memory import PROCESS, ROW, of_process, of_shard
 from simulator.scenario.model import Scenario
 from tests.worlds import tiny_scenario, write_scenario
 
@@ -116,10 +116,13 @@ def test_networks_ask_for_a_gpu_and_counts_do_not():
     assert make("explore", {"policy": "sasrec"}).uses_device
 
 
-def test_the_memory_of_a_process_grows_with_users_and_with_a_real_history():
-    scenario = Scenario.model_validate(tiny_scenario())
+def test_the_memory_of_a_process_grows_with_its_users_and_with_a_real_history():
+    scenario = Scenario.model_validate(tiny_scenario(engine={"shards": 1}))
     few, many = of_process(scenario, 1000, 500, 0), of_process(scenario, 101_000, 500, 0)
     assert PROCESS < few < many
     # What a user takes at least: its state twice, and its memories.
     assert many - few > 100_000 * 500
     assert of_process(scenario, 1000, 500, 10**9) == few + ROW * 10**9
+    cut = Scenario.model_validate(tiny_scenario(engine={"shards": 100}))
+    assert of_shard(cut, 100_000, 500, 10**9) == of_shard(scenario, 1000, 500, 10**7)
+    assert of_shard(scenario, 1000, 500, 0) < few  # without the history

@@ -36,6 +36,7 @@ class Tiring(UserModel):
     """Users who click by chance, less after each click."""
 
     liking: float = 0.5
+    by_shard: bool = False
 
     def catalogue(self, seed: int, n_users: int, n_items: int) -> Catalogue:
         duration = np.full(n_items + 1, 30.0, dtype=np.float32)
@@ -44,14 +45,18 @@ class Tiring(UserModel):
     def build(self, source: Any, seed: int, days: int, folder: Path) -> Any:
         return Tired(self, source.catalogue, seed)
 
+    def build_some(self, source: Any, seed: int, days: int, folder: Path, who: Any) -> Any:
+        return Tired(self, source.catalogue, seed, who) if self.by_shard else None
+
 
 class Tired:
     kinds: tuple[str, ...] = ("like",)
 
-    def __init__(self, model: Tiring, catalogue: Catalogue, seed: int) -> None:
+    def __init__(self, model: Tiring, catalogue: Catalogue, seed: int, who: Any = None) -> None:
         self.model, self.seed = model, seed
         self.n_users, self.n_items = catalogue.n_users, catalogue.n_items
-        self.clicks = np.zeros(self.n_users, dtype=np.int64)
+        self.who = np.arange(self.n_users) if who is None else who
+        self.clicks = np.zeros(len(self.who), dtype=np.int64)
 
     def first(self, user: Any) -> Any:
         return (uniform(self.seed, Purpose.ARRIVE, user) * 24 * HOUR).astype(np.int64)
@@ -62,8 +67,9 @@ class Tired:
     def respond(self, user: Any, step: Any, t: Any, slates: Any) -> Feedback:
         items, who, when = slates.items, user[:, None], step[:, None]
         luck = uniform(self.seed, Purpose.CLICK, who, when, items)
-        click = (items > 0) & (luck < self.model.liking / (1 + 0.1 * self.clicks[who]))
-        self.clicks[user] += click.sum(axis=1)
+        row = np.searchsorted(self.who, user)
+        click = (items > 0) & (luck < self.model.liking / (1 + 0.1 * self.clicks[row, None]))
+        self.clicks[row] += click.sum(axis=1)
         leaves = uniform(self.seed, Purpose.LEAVE, user, step) < 0.4
         pause = np.where(leaves, 9 * HOUR, 60_000)
         watch = np.where(click, 20.0, 1.0).astype(np.float32)
@@ -124,6 +130,23 @@ def test_a_run_has_what_they_answer(whole):
 def test_how_a_run_is_cut_changes_no_byte(engine, whole, tmp_path):
     root = simulate_scenario(tmp_path, scenario(tmp_path, engine=engine))
     assert log_digests(root) == log_digests(whole)
+
+
+def test_users_of_a_shard_alone_answer_the_same(whole, tmp_path):
+    content = scenario(tmp_path, engine={"executor": "serial", "shards": 4})
+    content["users"]["params"] = {"by_shard": True}
+    log = EventLog.open(simulate_scenario(tmp_path, content) / "log")
+    assert log.table.equals(EventLog.open(whole / "log").table)
+
+
+def test_a_state_of_others_than_the_shard_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(Tired, "state", lambda self: {"clicks": np.zeros(self.n_users)})
+    subject = UsersUnderCheck(Tiring(by_shard=True), folder=tmp_path)
+    users = subject.users(who=subject.everybody[:5])
+    with pytest.raises(
+        UserCallError, match="'clicks' must be an array with a row for each of the 5"
+    ):
+        users.state()
 
 
 def test_parameters_reach_the_users(whole, tmp_path):
@@ -243,6 +266,13 @@ class NeverLeaves(Tired):
         return replace(answers, leaves=np.zeros(len(user), dtype=bool))
 
 
+class AnswersByItsRow(Tired):
+    def respond(self, user, step, t, slates):
+        answers = super().respond(user, step, t, slates)
+        row = (user - self.who[0])[:, None]
+        return replace(answers, watch=answers.watch + (row % 7).astype(np.float32))
+
+
 class Forgets(Tired):
     def state(self):
         return {}
@@ -280,6 +310,16 @@ def test_a_broken_promise_is_found_by_its_check(users, broken, monkeypatch):
     (result,) = check_users(Tiring(), only=[broken])
     assert not result.kept
     assert "user" in result.detail
+
+
+def test_users_whose_answers_depend_on_the_shard_are_found(monkeypatch):
+    def build_some(model, source, seed, days, folder, who=None):
+        return AnswersByItsRow(model, source.catalogue, 1, who)
+
+    monkeypatch.setattr(Tiring, "build", build_some)
+    monkeypatch.setattr(Tiring, "build_some", build_some)
+    (result,) = check_users(Tiring(), only=["shard_invariance"])
+    assert "where only users 12 to 23 live" in result.detail
 
 
 @pytest.mark.parametrize(

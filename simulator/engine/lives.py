@@ -79,9 +79,9 @@ class ShardLives:
 
     def with_past(self, history: Sequences) -> Self:
         """The same lives with the last impressions of a logged history as their memory; `history`
-        has a row for every user id.
+        has a row for each life.
         """
-        last = history.last(self.items.shape[1], self.past).rows(self.user)
+        last = history.last(self.items.shape[1], self.past)
         context, past = last.context(), {}
         for path in self.past:
             known = context.get(path)

@@ -7,7 +7,7 @@ log, and holds no rows in Python. The log's own rules live in `simulator.log.eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -192,7 +192,7 @@ def tables(
     duration: Array,
     kinds: Sequence[str],
     team: int | None = None,
-    fit: int | Array = 0,
+    fit: int | Callable[[IntArray], IntArray] = 0,
     most: int = ROW_GROUP,
 ) -> Iterator[pa.Table]:
     """The log rows of one (arm, shard), in KEY order, out of the columns of its days (in the order
@@ -205,7 +205,7 @@ def tables(
         kinds: optional columns that the log has; those that the tapes lack are null.
         team: only the rows of one of the two arms that draft each slate; they keep their positions
             in the slate.
-        fit: which served, of all users or of each user `[n_users]`; for the column FIT.
+        fit: which served all users, or users by their ids; for the column FIT.
         most: rows of a table, rounded up to whole requests: so that the memory of the table before
             it is used again.
     """
@@ -235,7 +235,7 @@ def _table(
     seconds: Array,
     target: pa.Schema,
     team: int | None,
-    fit: int | Array,
+    fit: int | Callable[[IntArray], IntArray],
 ) -> pa.Table:
     """The rows of requests: `runs` names them, their first impressions, and how many each has,
     `[R]` each.
@@ -254,7 +254,10 @@ def _table(
         tab = repeat(whole[TAB], order, shown, n)
         out[TAB] = pa.array(tab, mask=tab < 0).cast(pa.uint8())
     if FIT in target.names:
-        theirs = np.full(n, fit) if isinstance(fit, int) else fit[out["user"].to_numpy()]
+        if isinstance(fit, int):
+            theirs = np.full(n, fit)
+        else:
+            theirs = repeat(fit(whole["user"]), order, shown, n)
         out[FIT] = pa.array(theirs.astype(np.uint8))
     for name in target.names:
         if name in out or name == "duration":

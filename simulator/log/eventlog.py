@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from policies.base import Sequences
+from policies.base import IntArray, Sequences
 from policies.staging import staging_of
 from simulator.log.files import writing
 from simulator.log.kinds import FEEDBACK
@@ -186,6 +186,39 @@ class EventLog:
             with _parquet(part), pq.ParquetFile(part, page_checksum_verification=True) as stored:
                 yield from stored.iter_batches(batch_size=rows, columns=columns)
 
+    def of_users(self, who: IntArray) -> EventLog:
+        """The rows of the users `who` `[n]` (ids, ascending) in memory. Of a log on disk the row
+        groups are read that may hold them, one at a time.
+        """
+        wanted = pa.array(who, pa.uint32())
+        if self.memory is not None:
+            groups: Iterable[pa.Table] = [self.memory]
+        else:
+            groups = self._row_groups(who)
+        read = pa.concat_tables(
+            table.filter(pc.is_in(table["user"], value_set=wanted)) for table in groups
+        )
+        return EventLog(
+            self.metadata,
+            read if len(self.parts) < 2 else _in_order(read, self.metadata.key),
+        )
+
+    def _row_groups(self, who: IntArray) -> Iterator[pa.Table]:
+        """The row groups that may hold users, by their statistics; first of each part no row, which
+        says its columns.
+        """
+        for part in self.parts:
+            with _parquet(part), pq.ParquetFile(part, page_checksum_verification=True) as stored:
+                yield stored.schema_arrow.empty_table()
+                place = stored.schema_arrow.get_field_index("user")
+                for group in range(stored.num_row_groups):
+                    known = stored.metadata.row_group(group).column(place).statistics
+                    if known is not None and known.has_min_max:
+                        first, last = np.searchsorted(who, [known.min, known.max + 1])
+                        if first == last:
+                            continue
+                    yield stored.read_row_group(group)
+
     def sorted(self) -> EventLog:
         """The same log in memory in KEY order."""
         return EventLog(self.metadata, _in_order(self.table, self.metadata.key))
@@ -205,20 +238,27 @@ class EventLog:
                     writer.add(pa.Table.from_batches([batch]))
         return path
 
-    def sequences(self, arm: str | None = None, *, before: int | None = None) -> Sequences:
-        """What a policy is fitted on: every user's impressions in time order.
+    def sequences(
+        self,
+        arm: str | None = None,
+        *,
+        before: int | None = None,
+        who: IntArray | None = None,
+    ) -> Sequences:
+        """What a policy is fitted on: users' impressions in time order.
 
         Args:
             arm: name of the arm; None for the only one.
             before: ms; only impressions with t < before.
+            who: `[n]` ids of the users, ascending; None: all `n_users`.
 
         Returns:
-            `Sequences` with a row for each of the `n_users` users, empty ones included. An
+            `Sequences` with a row for each of the users, empty ones included. An
             impression that was not observed counts as an unclick. `columns` holds what the log has
             of session, request, position, propensity, watch, duration, TAB and FEEDBACK (null: -1
             in int8 columns, NaN in float ones).
         """
-        table = self.table
+        table = self.table if who is None else self.of_users(who).table
         if arm is not None or len(self.metadata.arms) > 1:
             if arm not in self.metadata.arms:
                 raise LogError(f"no arm {arm!r} in this log; it has {list(self.metadata.arms)}")
@@ -244,9 +284,13 @@ class EventLog:
             *self.kinds,
         )
         names = [n for n in wanted if n in table.column_names]
-        counts = np.bincount(user, minlength=self.metadata.n_users)
+        if who is None:
+            who = np.arange(self.metadata.n_users, dtype=np.int64)
+            counts = np.bincount(user, minlength=len(who))
+        else:
+            counts = np.bincount(np.searchsorted(who, user), minlength=len(who))
         return Sequences(
-            np.arange(self.metadata.n_users, dtype=np.int64),
+            who,
             np.concatenate(([0], np.cumsum(counts))).astype(np.int64),
             column_values(table, "item").astype(np.int64)[order],
             (column_values(table, "click") == 1)[order],

@@ -109,7 +109,7 @@ def pooled(
     )
     context = Context(job)
     _check(scenario)
-    users = context.users()
+    users = context.users(np.arange(log.metadata.n_users))
     desks: dict[str, Desk] = {}
     for arm in scenario.arms:
         (lane,) = context.lanes_called(scenario.assignment.rows_of(arm).lane)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from itertools import pairwise
@@ -40,7 +40,7 @@ from simulator.log.schema import TAB, schema
 from simulator.log.store import place
 from simulator.log.workspace import OF_A_DAY, Lane, Workspace, load_catalogue, open_log, versions
 from simulator.run.contract import Needs
-from simulator.scenario.memory import of_process
+from simulator.scenario.memory import of_process, of_shard
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import PolicySpec
 from simulator.scenario.populations import behind
@@ -236,16 +236,26 @@ class Context:
         """What a process of the run needs: tasks follow one another in it, and what one has read
         stays for the next.
         """
-        history = None if self.scenario.data.source == "synthetic" else self.source.history
-        catalogue = self.catalogue
-        logged = 0 if history is None else history.n_rows
-        return Needs(of_process(self.scenario, catalogue.n_users, catalogue.n_items, logged))
+        return Needs(of_process(*self._sizes))
 
-    def forget(self) -> None:
-        """Read everything anew when it is next asked for: a policy may have written into what is in
-        memory.
+    @cached_property
+    def needs_of_shard(self) -> Needs:
+        """What a process needs that simulates a shard."""
+        return Needs(of_shard(*self._sizes))
+
+    @property
+    def _sizes(self) -> tuple[Scenario, int, int, int]:
+        history = None if self.scenario.data.source == "synthetic" else self.source.history
+        logged = 0 if history is None else history.n_rows
+        return self.scenario, self.catalogue.n_users, self.catalogue.n_items, logged
+
+    def forget(
+        self, names: Sequence[str] = ("catalogue", "sequences", "lesson", "population", "_nobody")
+    ) -> None:
+        """Read what is named anew when it is next asked for: by default everything, since a policy
+        may have written into what is in memory.
         """
-        for name in ("catalogue", "sequences", "lesson", "population", "_built"):
+        for name in names:
             self.__dict__.pop(name, None)
 
     def sequences_until(self, day: int, lanes: Sequence[Lane]) -> Sequences:
@@ -316,22 +326,19 @@ class Context:
         """Who the users section of the scenario configures."""
         return behind(self.scenario.users, self.folder, self.scenario.engine.time_limit)
 
-    @cached_property
-    def _built(self) -> tuple[Users, dict[str, npt.NDArray[Any]]]:
+    def users(self, who: IntArray) -> Users:
+        """The users `who` `[n]` (ids, ascending) as they are at their start, and nobody else."""
         bring(self.workspace.models / "users")
         users = self.population.build(
-            self.source, self.seed, self.scenario.days, self.workspace.models / "users"
+            self.source, self.seed, self.scenario.days, self.workspace.models / "users", who
         )
-        return users, {name: values.copy() for name, values in users.state().items()}
-
-    def users(self) -> Users:
-        """Users as they were built. One instance a process: the next call takes it back to its
-        start.
-        """
-        users, pristine = self._built
-        users.restore(pristine)
         self.fade(users, 0)
         return users
+
+    @cached_property
+    def _nobody(self) -> Users:
+        """Users of the run's kind, to be asked what all of them are."""
+        return self.users(np.zeros(0, dtype=np.int64))
 
     def fade(self, users: Users, day: int) -> None:
         """Let the items be as old as they are on a day, where the catalogue lives."""
@@ -343,7 +350,7 @@ class Context:
     def kinds(self) -> tuple[str, ...]:
         """FEEDBACK columns of the run's log."""
         history = self.source.history
-        known = {*self._built[0].kinds, *(history.kinds if history is not None else ())}
+        known = {*self._nobody.kinds, *(history.kinds if history is not None else ())}
         return tuple(name for name in FEEDBACK if name in known)
 
     @cached_property
@@ -367,7 +374,7 @@ class Context:
         asked = policy.asked_context()
         known = {"time", "times", "watch"}
         if not known.issuperset(asked):
-            users = self._built[0]
+            users = self._nobody
             known |= {f"reactions.{kind}" for kind in self.kinds}
             if isinstance(users, DescribesRequests):
                 known |= {f"features.{feature}" for feature in users.features}
@@ -485,15 +492,14 @@ class Context:
             user = user[fit == lane.fit]
         return self.design.who(lane.name, user)
 
-    def fit_of(self, arm: str, lanes: Sequence[Lane]) -> int | npt.NDArray[Any]:
-        """The fit that served an arm's rows of some lanes: the same for all, or by user
-        `[n_users]`.
+    def fit_of(self, arm: str, lanes: Sequence[Lane]) -> int | Callable[[IntArray], IntArray]:
+        """The fit that served an arm's rows of some lanes: the same for all, or that of each
+        user.
         """
         number = 1 if arm == HISTORY else self.scenario.fits_of(arm)
         if number == 1 or len(lanes) == 1:
             return (lanes[0].fit or 0) if number > 1 else 0
-        everybody = np.arange(self.catalogue.n_users)
-        return self.scenario.fits.fit_of_user(self.seed, everybody, number)
+        return partial(self.scenario.fits.fit_of_user, self.seed, number=number)
 
     def training_seed(self, policy: Policy, fit: int | None) -> int:
         """The seed of a policy's training; one that draws nothing has the same in every fit."""

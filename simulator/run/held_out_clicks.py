@@ -88,16 +88,9 @@ class RandomLives(OfRun):
         if present(file):
             return {"seconds": 0.0}
         start = time.process_time()
-        users, serving, n_users = run.users(), run.scenario.serving, run.catalogue.n_users
+        serving, n_users = run.scenario.serving, run.catalogue.n_users
         sample = np.unique(np.linspace(0, n_users, USERS, endpoint=False).astype(np.int64))
-        lives = ShardLives.joined(
-            [
-                lives_at_start(
-                    run, users, (first, last), sample[(first <= sample) & (sample < last)]
-                )
-                for first, last in run.shards
-            ]
-        )
+        lives, users = _at_start(run, sample)
         block, seen = run.scenario.engine.block, serving.seen or serving.history
         asked = _first_requests(run, users, lives, seen)
         policy = make("random", {}, run.folder)
@@ -110,6 +103,21 @@ class RandomLives(OfRun):
         row, item = _first_clicks(engine.tape.columns(), asked.user)
         save_arrays(file, {**asked.arrays(), "row": row, "item": item})
         return {"seconds": time.process_time() - start, "impressions": float(engine.tape.n_rows)}
+
+
+def _at_start(run: Context, who: IntArray) -> tuple[ShardLives, Users]:
+    """The lives of users `who` at t = 0, of whatever shards, and these users."""
+    parts = []
+    for first, last in run.shards:
+        here = who[(first <= who) & (who < last)]
+        if len(here):
+            lives, users = lives_at_start(run, (first, last), here)
+            parts.append((lives, users.state()))
+    users = run.users(who)
+    users.restore(
+        {name: np.concatenate([state[name] for _, state in parts]) for name in parts[0][1]}
+    )
+    return ShardLives.joined([lives for lives, _ in parts]), users
 
 
 def _first_requests(run: Context, users: Users, lives: ShardLives, seen: int) -> Histories:

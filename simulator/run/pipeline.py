@@ -436,7 +436,8 @@ class _Run:
     def all(self) -> None:
         """Every stage, to the finished log."""
         scenario = self.scenario
-        self._source()
+        put_source(scenario, self.folder, self.workspace)
+        self._go("users", [tasks.FitUsers(self.job)])
         if scenario.data.source == "synthetic":
             for day in self._stops(-scenario.data.history_days, 0):
                 self._simulate([Lane(HISTORY)], day)
@@ -494,41 +495,6 @@ class _Run:
             [tasks.LivedLanes(self.job)], lambda _, result: lanes.extend(_checked(result))
         )
         return [lane for lane in lanes if lane.name not in self.outcome.failed]
-
-    def _source(self) -> None:
-        """Put catalogue, history and future into the folder, and fit the users."""
-        where, scenario = self.workspace, self.scenario
-        if not present(where.models / "catalogue.npz"):
-            if scenario.data.source == "synthetic":
-                catalogue = synthetic_catalogue(scenario.users, self.folder, scenario.seed)
-            else:
-                from simulator import datasets
-
-                source = datasets.read(scenario.data, self.folder)
-                catalogue = source.catalogue
-                too_much = memory.excess(scenario, catalogue.n_users, catalogue.n_items)
-                if too_much is not None:
-                    raise ScenarioError(f"{scenario.where(too_much[0])}: {too_much[1]}")
-                wrong = scenario.assignment.misfit(catalogue.n_users)
-                if wrong is not None:
-                    raise ScenarioError(f"{scenario.where(('design',))}: {wrong}")
-                wrong = scenario.fits.misfit(catalogue.n_users)
-                if wrong is not None:
-                    raise ScenarioError(f"{scenario.where(('fits', 'users'))}: {wrong}")
-                if source.history is not None:
-                    source.history.write(where.past)
-                if source.future is not None:
-                    source.future.write(where.future)
-                notes = {**source.notes, **_later_rows(source.future, scenario.days)}
-                write_text(
-                    where.models / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n"
-                )
-            if scenario.items is not None:
-                first_day, author = -scenario.data.history_days, catalogue.items["author"]
-                uploads = Uploads.draw(scenario.items, author, scenario.seed, first_day)
-                catalogue = uploads.columns(catalogue)
-            save_catalogue(where.models / "catalogue.npz", catalogue)
-        self._go("users", [tasks.FitUsers(self.job)])
 
     def _fits(self) -> None:
         """Fit every distinct policy as often as it is asked for, and the ranking stage."""
@@ -638,6 +604,39 @@ class _Run:
 
         self.executor.run(pieces, done)
         self.workspace.ledger.refresh()
+
+
+def put_source(scenario: Scenario, folder: Path, where: Workspace) -> None:
+    """Put catalogue, history and future into the run's folder, if they are not there."""
+    if present(where.models / "catalogue.npz"):
+        return
+    if scenario.data.source == "synthetic":
+        catalogue = synthetic_catalogue(scenario.users, folder, scenario.seed)
+    else:
+        from simulator import datasets
+
+        source = datasets.read(scenario.data, folder)
+        catalogue = source.catalogue
+        too_much = memory.excess(scenario, catalogue.n_users, catalogue.n_items)
+        if too_much is not None:
+            raise ScenarioError(f"{scenario.where(too_much[0])}: {too_much[1]}")
+        wrong = scenario.assignment.misfit(catalogue.n_users)
+        if wrong is not None:
+            raise ScenarioError(f"{scenario.where(('design',))}: {wrong}")
+        wrong = scenario.fits.misfit(catalogue.n_users)
+        if wrong is not None:
+            raise ScenarioError(f"{scenario.where(('fits', 'users'))}: {wrong}")
+        if source.history is not None:
+            source.history.write(where.past)
+        if source.future is not None:
+            source.future.write(where.future)
+        notes = {**source.notes, **_later_rows(source.future, scenario.days)}
+        write_text(where.models / "notes.json", json.dumps(notes, indent=1, sort_keys=True) + "\n")
+    if scenario.items is not None:
+        first_day, author = -scenario.data.history_days, catalogue.items["author"]
+        uploads = Uploads.draw(scenario.items, author, scenario.seed, first_day)
+        catalogue = uploads.columns(catalogue)
+    save_catalogue(where.models / "catalogue.npz", catalogue)
 
 
 def _later_rows(future: EventLog | None, days: int) -> dict[str, int]:

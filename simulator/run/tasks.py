@@ -61,7 +61,7 @@ from simulator.scenario.populations import PluginUsers
 from simulator.serving.feedback import blocks
 from simulator.serving.promises import Witness
 from simulator.serving.ranking import Ranker
-from simulator.users.base import NEVER, Users
+from simulator.users.base import NEVER, Users, rows_among
 from simulator.users.plugins import USER_MODELS, UserModelError
 
 
@@ -424,6 +424,11 @@ class Simulate(OfRun):
     def __str__(self) -> str:
         return f"simulating {str(self.lane)!r}, users {self.first} to {self.last - 1}"
 
+    @property
+    def needs(self) -> Needs:
+        """Of the users, those of the shard."""
+        return context(self.job).needs_of_shard
+
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = begin(self.job)
         scenario, serving = run.scenario, run.scenario.serving
@@ -435,8 +440,9 @@ class Simulate(OfRun):
         folder = run.workspace.shard(self.lane, self.first, self.last)
         if run.reached(self.lane, self.first, self.last) >= end:
             return {"seconds": 0.0, "impressions": 0.0}
-        began, users = time.process_time(), run.users()
-        lives, now = self._resume(run, users, folder, start)
+        began = time.process_time()
+        run.forget(["sequences", "lesson"])  # of all users; whoever fitted before has read them
+        lives, users, now = self._resume(run, folder, start)
         tick = max(round(scenario.engine.tick * 1000), 1)
         span = Span(
             now,
@@ -495,30 +501,32 @@ class Simulate(OfRun):
         lane = self.lane.name
         return design.served_by(lane, day) != design.served_by(lane, day - 1)
 
-    def _resume(
-        self, run: Context, users: Users, folder: Path, start: int
-    ) -> tuple[ShardLives, int]:
-        """The lives at the last finished day's end, and that time; the users are put there, too."""
+    def _resume(self, run: Context, folder: Path, start: int) -> tuple[ShardLives, Users, int]:
+        """The lives and their users at the last finished day's end, and that time."""
         snapshot = folder / "snapshot.npz"
+        shard, who = (self.first, self.last), run.who(self.lane, self.first, self.last)
         if present(snapshot):
             state = load_arrays(snapshot)
-            return _restore(state, users), int(state["now"])
-        shard, who = (self.first, self.last), run.who(self.lane, self.first, self.last)
+            return *_restore(run, state, who), int(state["now"])
         if not self._is_history:
-            return lives_at_start(run, users, shard, who), start
+            return *lives_at_start(run, shard, who), start
+        users = run.users(who)
         first = users.first(who)
-        return born(run, who, np.where(first == NEVER, NEVER, first + start)), start
+        return born(run, who, np.where(first == NEVER, NEVER, first + start)), users, start
 
 
-def lives_at_start(run: Context, users: Users, shard: tuple[int, int], who: IntArray) -> ShardLives:
+def lives_at_start(run: Context, shard: tuple[int, int], who: IntArray) -> tuple[ShardLives, Users]:
     """The lives of some users of a shard (first, last + 1) at t = 0, with the past that the history
-    gives them; the users are put there, too.
+    gives them, and these users.
     """
     inherited = run.workspace.shard(Lane(HISTORY), *shard) / "snapshot.npz"
     if present(inherited):
-        lives = _restore(load_arrays(inherited), users).renumbered()
-        return lives.rows(np.isin(lives.user, who))
-    return born(run, who, users.first(who)).with_past(run.sequences)
+        lives, users = _restore(run, load_arrays(inherited), who)
+        return lives.renumbered(), users
+    users, history = run.users(who), run.source.history
+    assert history is not None
+    past = history.sequences(HISTORY, before=0, who=who)
+    return born(run, who, users.first(who)).with_past(past), users
 
 
 def born(run: Context, user: IntArray, first: IntArray) -> ShardLives:
@@ -536,15 +544,14 @@ def _keep(folder: Path, t: int, engine: Engine, *, again: bool) -> None:
     state: dict[str, npt.NDArray[Any]] = {"now": np.array(t)}
     if again:
         state |= {f"lives.{name}": column for name, column in engine.lives.state().items()}
-        state |= {
-            f"users.{name}": column[engine.lives.user]
-            for name, column in engine.users.state().items()
-        }
+        state |= {f"users.{name}": column for name, column in engine.users.state().items()}
     save_arrays(folder / "snapshot.npz", state)
 
 
-def _restore(state: Mapping[str, npt.NDArray[Any]], users: Users) -> ShardLives:
-    """The lives of a snapshot; the users' own state is put back into `users`."""
+def _restore(
+    run: Context, state: Mapping[str, npt.NDArray[Any]], who: IntArray
+) -> tuple[ShardLives, Users]:
+    """The lives in a snapshot of the users `who`, and these users."""
     lives = ShardLives.restore(
         {
             name.removeprefix("lives."): column
@@ -552,11 +559,15 @@ def _restore(state: Mapping[str, npt.NDArray[Any]], users: Users) -> ShardLives:
             if name.startswith("lives.")
         }
     )
-    whole = {name: column.copy() for name, column in users.state().items()}
-    for name, column in whole.items():
-        column[lives.user] = state[f"users.{name}"]
-    users.restore(whole)
-    return lives
+    rows, users = rows_among(lives.user, who), run.users(who)
+    users.restore(
+        {
+            name.removeprefix("users."): column[rows]
+            for name, column in state.items()
+            if name.startswith("users.")
+        }
+    )
+    return lives.rows(rows), users
 
 
 def _hold_to_total(

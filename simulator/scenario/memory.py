@@ -68,8 +68,8 @@ class Part:
     size: float
 
 
-def needed(scenario: Sized, n_users: int, n_items: int) -> list[Part]:
-    """What one process of the run holds."""
+def lived(scenario: Sized, n_users: int, n_items: int) -> list[Part]:
+    """What one process holds that simulates a shard."""
     serving, engine = scenario.serving, scenario.engine
     lives = -(-n_users // min(engine.shards, n_users))
     memory = max(serving.history, serving.seen or 0)
@@ -86,19 +86,30 @@ def needed(scenario: Sized, n_users: int, n_items: int) -> list[Part]:
     if not hasattr(users, "interests"):
         return parts
     of_user, of_item, others = _of_world(users)
-    impressions = n_users * requests_a_day(users) * serving.slate
+    impressions = lives * requests_a_day(users) * serving.slate
     return [
-        Part("users", ("users", "n_users"), of_user * n_users),
+        Part("users", ("users", "n_users"), of_user * lives),
         Part("videos", ("users", "n_items"), of_item * n_items),
         Part("tags and authors", ("users", "videos"), others),
-        Part(
-            "impressions of the history",
-            ("users", "n_users"),
-            ROW * impressions * scenario.data.history_days,
-        ),
-        Part("impressions of a day", ("users", "n_users"), TAPED * impressions * lives / n_users),
+        Part("impressions of a day", ("users", "n_users"), TAPED * impressions),
         *parts,
     ]
+
+
+def needed(scenario: Sized, n_users: int, n_items: int) -> list[Part]:
+    """What one process of the run holds, which may simulate a shard and fit on the history."""
+    parts, users = lived(scenario, n_users, n_items), scenario.users
+    if hasattr(users, "interests"):
+        impressions = n_users * requests_a_day(users) * scenario.serving.slate
+        size = ROW * impressions * scenario.data.history_days
+        parts.append(Part("impressions of the history", ("users", "n_users"), size))
+    return parts
+
+
+def of_shard(scenario: Sized, n_users: int, n_items: int, n_logged: int) -> int:
+    """Bytes of a process that simulates a shard; arguments as `of_process`."""
+    parts = sum(part.size for part in lived(scenario, n_users, n_items))
+    return round(PROCESS + parts + ROW * n_logged / min(scenario.engine.shards, n_users))
 
 
 def of_process(scenario: Sized, n_users: int, n_items: int, n_logged: int) -> int:
@@ -119,8 +130,7 @@ def _of_world(users: Any) -> tuple[float, float, float]:
     """
     m, d = users.interests.per_user, users.interests.dimensions
     state = 8 * (m + m * d + m + d + 10)  # `law.Lives`, `World.level`, `World.rate`
-    # Twice: as they are and as they were built; and as the production policy knows the users.
-    of_user = 2 * state + 8 * (m + m * d)
+    of_user = 2 * state  # as they are, and in a snapshot
     of_item = 8 * (3 * d + 20)  # `World`, `Truth.video`, `Walkers.onward`, a row of estimates
     branches = users.succession.branches if hasattr(users, "succession") else 0
     videos = users.videos

@@ -42,9 +42,8 @@ def logging_policy(
     else:
         policy = Explore(logging.policy, logging.params, **spread).found_in(folder)
     nothing = np.zeros(0, dtype=np.int64)
-    offsets = np.zeros(catalogue.n_users + 1, dtype=np.int64)
     nobody = Sequences(
-        np.arange(catalogue.n_users), offsets, nothing, nothing.astype(np.bool_), nothing
+        nothing, np.zeros(1, dtype=np.int64), nothing, nothing.astype(np.bool_), nothing
     )
     calls = Calls(policy, logging.policy)
     calls.fit(nobody, catalogue, Fitting(seed))

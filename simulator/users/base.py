@@ -68,6 +68,7 @@ class Users(Protocol):
     """
 
     n_users: int
+    """Of the world; an instance may be built for some of them (`Population.build`)."""
     n_items: int
     kinds: tuple[str, ...]
     """Feedback columns of the event log that `respond` fills, besides click and watch."""
@@ -95,8 +96,8 @@ class Users(Protocol):
         """All that has changed since the instance was built, as named arrays; enough to continue
         another day or another process.
 
-        The first axis of every array is the user, `[n_users, ...]`: a shard keeps the rows of its
-        own users only.
+        The first axis of every array is the user: a row for each that the instance was built for,
+        in the order of ids.
         """
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -169,7 +170,37 @@ class Population(Protocol):
         response model); often nothing.
         """
 
-    def build(self, source: Source, seed: int, days: int, folder: Path) -> Users:
-        """A fresh instance, the same from the same arguments in every process; `days` is the length
-        of the A/B.
+    def build(
+        self, source: Source, seed: int, days: int, folder: Path, who: IntArray | None = None
+    ) -> Users:
+        """A fresh instance, the same from the same arguments in every process.
+
+        Args:
+            source: catalogue, history and future.
+            seed: of the world.
+            days: length of the A/B.
+            folder: what `fit` has left.
+            who: `[n]` ids of those who will ask, ascending: memory is for them alone, and no answer
+                of theirs depends on it. None: everybody.
         """
+
+
+def rows_among(who: IntArray, user: IntArray) -> IntArray:
+    """The row of each of `user` `[B]` in arrays that have one for each of `who` `[n]`.
+
+    Args:
+        who: distinct ids, ascending.
+        user: some of them.
+
+    Raises:
+        ValueError: somebody else.
+    """
+    first = who[0] if len(who) else 0
+    is_range = len(who) > 0 and who[-1] - first + 1 == len(who)
+    row = user - first if is_range else np.searchsorted(who, user)
+    strange = (row < 0) | (row >= len(who))
+    if not is_range and len(who):
+        strange |= who.take(row, mode="clip") != user
+    if strange.any():
+        raise ValueError(f"user {int(user[strange][0])} was not built: users are built for others")
+    return row

@@ -100,9 +100,9 @@ class UsersUnderCheck:
         self.plugged.fit(self.world, self.seed, folder)
         return folder
 
-    def users(self, folder: Path | None = None) -> PluggedUsers:
-        """Fresh users."""
-        return self.plugged.build(self.world, self.seed, DAYS, folder or self.fitted)
+    def users(self, folder: Path | None = None, who: IntArray | None = None) -> PluggedUsers:
+        """Fresh users; `who` of them, or all."""
+        return self.plugged.build(self.world, self.seed, DAYS, folder or self.fitted, who)
 
     @property
     def everybody(self) -> IntArray:
@@ -229,7 +229,7 @@ def shard_invariance(subject: UsersUnderCheck) -> None:
     """users answer the same where only some of them live in a process"""
     whole = subject.live(subject.users(), subject.everybody)
     for half in np.array_split(subject.everybody, 2):
-        part = subject.live(subject.users(), half)
+        part = subject.live(subject.users(who=half), half)
         expected = {key: row for key, row in whole.answers.items() if key[0] in set(half.tolist())}
         _same(expected, part.answers, f"where only users {half[0]} to {half[-1]} live")
 

@@ -16,34 +16,36 @@ from policies.base import BoolArray, IntArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
 from simulator.log.schema import TAB
-from simulator.users.base import NEVER
+from simulator.users.base import NEVER, rows_among
 
 
 @dataclass(frozen=True)
 class Clock:
-    """The requests of every user in time order; those of user u are `offsets[u]:offsets[u + 1]`.
+    """The requests of users in time order; those of `who[i]` are `offsets[i]:offsets[i + 1]`.
 
     Attributes:
-        offsets: `[n_users + 1]`.
+        who: `[n]` ids of the users, ascending.
+        offsets: `[n + 1]`.
         t: `[R]` ms.
         size: `[R]` impressions of the request.
         session: `[R]` number of the session within its user.
         tab: `[R]` surface of the service, -1 = the log does not say.
+        has_tab: whether the log says the surface of any request, of whatever user.
     """
 
+    who: IntArray
     offsets: IntArray
     t: IntArray
     size: IntArray
     session: IntArray
     tab: IntArray
+    has_tab: bool
 
     @classmethod
-    def of(cls, log: EventLog, days: int) -> Clock:
-        """The requests of a log with one arm in its first `days` days from t = 0."""
-        table = log.table
-        table = table.filter(
-            pc.and_(pc.greater_equal(table["t"], 0), pc.less(table["t"], days * DAY))
-        )
+    def of(cls, log: EventLog, days: int, who: IntArray) -> Clock:
+        """The requests of some users of a log with one arm in its first `days` days from t = 0."""
+        table = log.of_users(who).table
+        table = table.filter(_is_within(table, days))
         user, session, request = (
             table[name].to_numpy().astype(np.int64) for name in ("user", "session", "request")
         )
@@ -55,9 +57,25 @@ class Clock:
         tab = np.full(len(first), -1, dtype=np.int64)
         if TAB in table.column_names:
             tab = pc.fill_null(pc.cast(table[TAB], "int64"), -1).to_numpy()[first]
-        counts = np.bincount(user[first], minlength=log.metadata.n_users)
+        counts = np.bincount(rows_among(who, user[first]), minlength=len(who))
         offsets = np.concatenate(([0], np.cumsum(counts))).astype(np.int64)
-        return cls(offsets, t[first], size.astype(np.int64), session[first], tab.astype(np.int64))
+        has_tab = bool((tab >= 0).any()) or _says_tab(log, days)
+        return cls(who, offsets, t[first], size.astype(np.int64), session[first], tab, has_tab)
+
+
+def _says_tab(log: EventLog, days: int) -> bool:
+    """Whether a log says the surface of any impression in its first `days` days."""
+    if TAB not in log.optional:
+        return False
+    return any(
+        len(batch.filter(pc.and_(_is_within(batch, days), pc.is_valid(batch[TAB]))))
+        for batch in log.batches(["t", TAB])
+    )
+
+
+def _is_within(rows: Any, days: int) -> Any:
+    """Which rows are of the first `days` days from t = 0."""
+    return pc.and_(pc.greater_equal(rows["t"], 0), pc.less(rows["t"], days * DAY))
 
 
 class ClockedUsers:
@@ -73,12 +91,13 @@ class ClockedUsers:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.features: tuple[str, ...] = (TAB,) if (clock.tab >= 0).any() else ()
-        self._asked = np.zeros(len(clock.offsets) - 1, dtype=np.int64)
+        self.features: tuple[str, ...] = (TAB,) if clock.has_tab else ()
+        self._asked = np.zeros(len(clock.who), dtype=np.int64)
 
     def first(self, user: IntArray) -> IntArray:
         """When each user first asks, `[B]` ms, or NEVER."""
-        return self._time(user, self.clock.offsets[user])
+        row = rows_among(self.clock.who, user)
+        return self._time(row, self.clock.offsets[row])
 
     def slate_size(self, user: IntArray, step: IntArray) -> IntArray:
         """How many impressions the log has in each user's next request, `[B]`."""
@@ -96,12 +115,13 @@ class ClockedUsers:
         Raises:
             ValueError: a user who has no request left.
         """
-        place = self.clock.offsets[user] + self._asked[user]
-        over = place >= self.clock.offsets[user + 1]
+        row = rows_among(self.clock.who, user)
+        place = self.clock.offsets[row] + self._asked[row]
+        over = place >= self.clock.offsets[row + 1]
         if over.any():
             raise ValueError(
                 f"user {int(user[over][0])} has no request left: the log's sessions have"
-                f" {int(self._asked[user[over][0]])}"
+                f" {int(self._asked[row[over][0]])}"
             )
         return place
 
@@ -109,17 +129,17 @@ class ClockedUsers:
         """End each user's request: (when the next one comes `[B]` ms or NEVER, whether the session
         is over `[B]`).
         """
-        here = self.place(user)
-        self._asked[user] += 1
+        here, row = self.place(user), rows_among(self.clock.who, user)
+        self._asked[row] += 1
         following = np.minimum(here + 1, len(self.clock.t) - 1)
-        ends = here + 1 >= self.clock.offsets[user + 1]
-        return self._time(user, here + 1), ends | (
+        ends = here + 1 >= self.clock.offsets[row + 1]
+        return self._time(row, here + 1), ends | (
             self.clock.session[following] != self.clock.session[here]
         )
 
-    def _time(self, user: IntArray, place: IntArray) -> IntArray:
-        there = place < self.clock.offsets[user + 1]
-        t = np.full(len(user), NEVER, dtype=np.int64)
+    def _time(self, row: IntArray, place: IntArray) -> IntArray:
+        there = place < self.clock.offsets[row + 1]
+        t = np.full(len(row), NEVER, dtype=np.int64)
         t[there] = self.clock.t[place[there]]
         return t
 

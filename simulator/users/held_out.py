@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from policies.base import IntArray, Progress, Slates
+from policies.base import Catalogue, IntArray, Progress, Slates
 from simulator.config.section import ConfigSection
-from simulator.users.base import NEVER, Feedback, Source, UsersError
+from simulator.log.eventlog import EventLog
+from simulator.users.base import NEVER, Feedback, Source, UsersError, rows_among
 
 
 class HeldOut(ConfigSection):
@@ -31,55 +32,71 @@ class HeldOut(ConfigSection):
     )
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
-        """Nothing is to be learned."""
-
-    def build(self, source: Source, seed: int, days: int, folder: Path) -> HeldOutUsers:
-        """The users.
+        """Nothing is to be learned; the data must have what is asked for.
 
         Raises:
             UsersError: the data has no future to hold out, or no user has as many clicks in it.
         """
-        if source.future is None:
+        count = np.zeros(source.catalogue.n_users, dtype=np.int64)
+        for batch in _future(source).batches(["user", "click"]):
+            np.add.at(count, batch.filter(batch["click"])["user"].to_numpy(), 1)
+        most = int(count.max(initial=0))
+        if most < self.clicks:
             raise UsersError(
-                "users.kind held_out needs data with held-out items: data.source must be table,"
-                " s3rec, inter, kuairand or log"
+                f"no user has the {self.clicks} clicks from t = 0 on that users.clicks ="
+                f" {self.clicks} asks for; the most that one has is {most}: make users.clicks"
+                " smaller, or data.hold_out (data.test_days) greater"
             )
-        table = source.future.table
+
+    def build(
+        self, source: Source, seed: int, days: int, folder: Path, who: IntArray | None = None
+    ) -> HeldOutUsers:
+        """The users.
+
+        Raises:
+            UsersError: the data has no future to hold out.
+        """
+        if who is None:
+            who = np.arange(source.catalogue.n_users)
+        table = _future(source).of_users(who).table
         user, item, t = (table[name].to_numpy().astype(np.int64) for name in ("user", "item", "t"))
         clicked = table["click"].fill_null(False).to_numpy()
         order = np.lexsort((t[clicked], user[clicked]))
         user, item = user[clicked][order], item[clicked][order]
         first = np.flatnonzero(np.diff(user, prepend=-1))
         count = np.diff(first, append=len(user))
-        if count.max(initial=0) < self.clicks:
-            raise UsersError(
-                f"no user has the {self.clicks} clicks from t = 0 on that users.clicks ="
-                f" {self.clicks} asks for; the most that one has is {int(count.max(initial=0))}:"
-                " make users.clicks smaller, or data.hold_out (data.test_days) greater"
-            )
         first = first[count >= self.clicks]
-        held = np.zeros((source.catalogue.n_users, self.clicks), dtype=np.int64)
-        held[user[first]] = item[first[:, None] + np.arange(self.clicks)]
-        return HeldOutUsers(held, source.catalogue.n_items)
+        held = np.zeros((len(who), self.clicks), dtype=np.int64)
+        held[rows_among(who, user[first])] = item[first[:, None] + np.arange(self.clicks)]
+        return HeldOutUsers(who, held, source.catalogue)
+
+
+def _future(source: Source) -> EventLog:
+    if source.future is None:
+        raise UsersError(
+            "users.kind held_out needs data with held-out items: data.source must be table,"
+            " s3rec, inter, kuairand or log"
+        )
+    return source.future
 
 
 class HeldOutUsers:
     """Users who know what they will click.
 
     Attributes:
-        held: `[n_users, clicks]` the items that are clicked; 0: the user does not come.
+        who: `[n]` their ids, ascending.
+        held: `[n, clicks]` the items that are clicked; 0: the user does not come.
     """
 
     kinds: tuple[str, ...] = ()
 
-    def __init__(self, held: IntArray, n_items: int) -> None:
-        self.held = held
-        self.n_users = len(held)
-        self.n_items = n_items
+    def __init__(self, who: IntArray, held: IntArray, catalogue: Catalogue) -> None:
+        self.who, self.held = who, held
+        self.n_users, self.n_items = catalogue.n_users, catalogue.n_items
 
     def first(self, user: IntArray) -> IntArray:
         """0 for users with a held-out item, else NEVER, `[B]`."""
-        return np.where(self.held[user, 0] > 0, 0, NEVER)
+        return np.where(self.held[rows_among(self.who, user), 0] > 0, 0, NEVER)
 
     def slate_size(self, user: IntArray, step: IntArray) -> IntArray | None:
         """The scenario's own size."""
@@ -87,7 +104,8 @@ class HeldOutUsers:
 
     def respond(self, user: IntArray, step: IntArray, t: IntArray, slates: Slates) -> Feedback:
         """Click the held-out items; watch time is not observed; nobody comes back."""
-        hit = (slates.items[:, :, None] == self.held[user][:, None]).any(axis=2)
+        held = self.held[rows_among(self.who, user)]
+        hit = (slates.items[:, :, None] == held[:, None]).any(axis=2)
         batch, k = slates.items.shape
         return Feedback(
             click=hit.astype(np.int8),

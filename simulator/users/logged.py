@@ -40,15 +40,18 @@ class Logged(ConfigSection):
         """Fit the response model on the history."""
         self.response.fit(source, seed, folder, progress)
 
-    def build(self, source: Source, seed: int, days: int, folder: Path) -> LoggedUsers:
+    def build(
+        self, source: Source, seed: int, days: int, folder: Path, who: IntArray | None = None
+    ) -> LoggedUsers:
         """The users; `fit` must have been called with the same `folder`.
 
         Raises:
             UsersError: the data has no future, or it is shorter than `days`.
         """
-        model = self.response.build(source, seed, days, folder)
+        model = self.response.build(source, seed, days, folder, who)
         assert source.future is not None
-        return LoggedUsers(model, Occurrences(source.future, days, model.kinds), self.match)
+        log = source.future.of_users(model.clock.who)
+        return LoggedUsers(model, Occurrences(log, days, model.kinds), self.match)
 
 
 class Occurrences:
@@ -105,7 +108,7 @@ class LoggedUsers(LearnedUsers):
     """Learned users, overruled by the log wherever it has the answer."""
 
     def __init__(self, model: LearnedUsers, occurrences: Occurrences, match: str) -> None:
-        super().__init__(model.clock, model.response, model.seed)
+        super().__init__(model.clock, model.response, model.seed, model.n_users)
         self.occurrences = occurrences
         self.match = match
 

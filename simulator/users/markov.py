@@ -53,9 +53,11 @@ class Markov(Choice):
     focus: Focus = Focus(enabled=False)
     succession: Succession = Succession()
 
-    def build(self, source: Source, seed: int, days: int, folder: Path) -> People:
+    def build(
+        self, source: Source, seed: int, days: int, folder: Path, who: IntArray | None = None
+    ) -> People:
         """Fresh users, who have not asked yet; the same from the same seed in every process."""
-        return Walkers(self, World.draw(self, seed), seed)
+        return Walkers(self, World.draw(self, seed), seed, who)
 
     def onward(self, world: World, seed: int) -> DoubleArray:
         """`[n_items + 1, D]` the direction that a click on each video leads to, of length 1; row 0
@@ -78,18 +80,20 @@ class Markov(Choice):
 class Walkers(People):
     """Users of `Markov`: as `People`, with the last click in the place of interests."""
 
-    def __init__(self, markov: Markov, world: World, seed: int) -> None:
-        super().__init__(markov, world, seed, markov.onward(world, seed))
+    def __init__(
+        self, markov: Markov, world: World, seed: int, who: IntArray | None = None
+    ) -> None:
+        super().__init__(markov, world, seed, who, markov.onward(world, seed))
 
-    def known(self, user: IntArray, refresh: int) -> tuple[IntArray, IntArray]:
-        """The last click, which is all that there is to know; before it, nothing (row 0)."""
-        return self.lives.clicked[user], np.zeros(len(user), dtype=np.int64)
+    def known(self, row: IntArray, refresh: int) -> tuple[IntArray, IntArray]:
+        """The last click, which is all that there is to know; before it, nothing (key 0)."""
+        return self.lives.clicked[row], np.zeros(len(row), dtype=np.int64)
 
     @property
-    def rows(self) -> int:
-        """Number of rows that `known` gives."""
+    def n_known(self) -> int:
+        """Keys that `known` gives are below it."""
         return self.n_items + 1
 
-    def _interests_at_birth(self, row: int) -> tuple[DoubleArray, DoubleArray]:
-        """One interest: where a click on the video `row` leads."""
-        return np.zeros(1), self.truth.onward[row : row + 1].copy()
+    def _at_birth(self, key: int) -> tuple[tuple[DoubleArray, DoubleArray], int]:
+        """One interest: where a click on the video `key` leads."""
+        return (np.zeros(1), self.truth.onward[key : key + 1].copy()), key

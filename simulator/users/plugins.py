@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -55,6 +55,15 @@ class UserModel(Params, ABC):
             days: length of the A/B.
             folder: what `fit` has left.
         """
+
+    def build_some(
+        self, source: Source, seed: int, days: int, folder: Path, who: IntArray
+    ) -> Users | None:
+        """As `build`, for the users `who` `[n]` (ids, ascending) and nobody else, so that a process
+        holds those of its shard: `state` has a row for each of them. By default None: `build` makes
+        all users, once in each process.
+        """
+        return None
 
     def files(self) -> tuple[Path, ...]:
         """Files, besides its source, that decide what users answer (a model file): a run is not
@@ -104,6 +113,10 @@ class Plugged:
     n_users: int | None = None
     n_items: int | None = None
     limit: Limit = ANY_TIME
+    _whole: tuple[PluggedUsers, dict[str, npt.NDArray[Any]]] | None = field(
+        default=None, init=False, repr=False
+    )
+    """All users where the model cannot build some of them, and their state at the start."""
 
     @classmethod
     def of(
@@ -154,19 +167,37 @@ class Plugged:
         with self._calling("fit"):
             self.model.fit(source, seed, folder, progress)
 
-    def build(self, source: Source, seed: int, days: int, folder: Path) -> PluggedUsers:
-        """Fresh users; as `Population.build`.
+    def build(
+        self, source: Source, seed: int, days: int, folder: Path, who: IntArray | None = None
+    ) -> PluggedUsers:
+        """Fresh users; as `Population.build`. Where the model builds all users at once, those who
+        were built for some before are taken back to their start.
 
         Raises:
             UserModelError: its code failed, or gave something else than users.
         """
-        with self._calling("build"):
-            users = self.model.build(source, seed, days, folder)
+        if who is None:
+            with self._calling("build"):
+                users = self.model.build(source, seed, days, folder)
+            return self._held(users, source.catalogue)
+        with self._calling("build_some"):
+            some = self.model.build_some(source, seed, days, folder, who.copy())
+        if some is not None:
+            return self._held(some, source.catalogue, who)
+        if self._whole is None:
+            everybody = self.build(source, seed, days, folder)
+            start = {name: column.copy() for name, column in everybody.state().items()}
+            self._whole = everybody, start
+        everybody, start = self._whole
+        everybody.restore(start)
+        return PluggedUsers(everybody.users, self.kind, self.limit, who)
+
+    def _held(self, users: Any, catalogue: Catalogue, who: IntArray | None = None) -> PluggedUsers:
+        """What the model has built, if it is users, with state of `who` alone; None: of all."""
         missing = [name for name in _PROTOCOL if not hasattr(users, name)]
         if missing:
             rule = f"must return users with {', '.join(missing)}"
             raise self._broken("build", f"{rule}; got {describe(users)}")
-        catalogue = source.catalogue
         for what in ("n_users", "n_items"):
             given, wanted = getattr(users, what), getattr(catalogue, what)
             if given != wanted:
@@ -179,7 +210,7 @@ class Plugged:
         if not (isinstance(features, tuple) and all(map(_is_name, features))):
             rule = "users.features must be a tuple of names (letters, digits, _)"
             raise self._broken("build", f"{rule}; got {features!r}")
-        return PluggedUsers(users, self.kind, self.limit)
+        return PluggedUsers(users, self.kind, self.limit, who, has_all=who is None)
 
     def _calling(self, method: str) -> Any:
         return calling(self.kind, method, fault=UserCallError)
@@ -196,8 +227,20 @@ class PluggedUsers:
             message names the method, the rule and the value.
     """
 
-    def __init__(self, users: Users, name: str, limit: Limit) -> None:
+    def __init__(
+        self,
+        users: Users,
+        name: str,
+        limit: Limit,
+        who: IntArray | None = None,
+        *,
+        has_all: bool = True,
+    ) -> None:
+        """Users whose `state` is that of `who` `[n]` (None: everybody); `has_all`: whether that of
+        `users` themselves has a row for each user of the world.
+        """
         self.users, self.name, self.limit = users, name, limit
+        self.who, self.has_all = who, has_all
         self.n_users, self.n_items, self.kinds = users.n_users, users.n_items, users.kinds
         self.features = users.features if isinstance(users, DescribesRequests) else ()
 
@@ -255,17 +298,26 @@ class PluggedUsers:
         """As `Users.state`."""
         with self._calling("state"):
             state = dict(self.users.state())
+        n = self.n_users if self.who is None or self.has_all else len(self.who)
         for name, column in state.items():
-            if isinstance(column, np.ndarray) and column.shape[:1] == (self.n_users,):
+            if isinstance(column, np.ndarray) and column.shape[:1] == (n,):
                 continue
-            rule = f"{name!r} must be an array with a row for each of the {self.n_users} users"
+            rule = f"{name!r} must be an array with a row for each of the {n} users"
             raise UserCallError(self.name, f"state: {rule}; got {describe(column)}", "form")
-        return state
+        if self.who is None or not self.has_all:
+            return state
+        return {name: column[self.who] for name, column in state.items()}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
         """As `Users.restore`."""
+        given = {name: column.copy() for name, column in state.items()}
         with self._calling("restore"):
-            self.users.restore({name: column.copy() for name, column in state.items()})
+            if self.who is not None and self.has_all:
+                everybody = {name: column.copy() for name, column in self.users.state().items()}
+                for name, column in everybody.items():
+                    column[self.who] = given[name]
+                given = everybody
+            self.users.restore(given)
 
     def _checked(
         self, got: Feedback, user: IntArray, t: IntArray, shape: tuple[int, ...]

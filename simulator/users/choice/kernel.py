@@ -140,12 +140,14 @@ def _new_interest(
 
 
 @njit()
-def settle(law: Law, seed: Any, truth: Truth, logits: Floats, interests: Floats) -> None:
-    """The interests of every user at age 0."""
-    for user in range(logits.shape[0]):
+def settle(
+    law: Law, seed: Any, truth: Truth, users: Ints, logits: Floats, interests: Floats
+) -> None:
+    """The interests of users `[n]` at age 0."""
+    for row in range(len(users)):
         for m in range(logits.shape[1]):
-            logits[user, m] = law.concentration * _gauss(seed, _DRIFT, user, 0, m)[0]
-            _new_interest(law, seed, truth, user, m, 0, interests[user, m])
+            logits[row, m] = law.concentration * _gauss(seed, _DRIFT, users[row], 0, m)[0]
+            _new_interest(law, seed, truth, users[row], m, 0, interests[row, m])
 
 
 @njit()
@@ -173,9 +175,9 @@ def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
 
 
 @njit()
-def fold(weights: Floats, interests: Floats, user: int, lens: Floats) -> None:
-    """What `matching` reads of a user, from `[n, M]` and `[n, M, D]`: interests four abreast, their
-    weights below.
+def fold(weights: Floats, interests: Floats, row: int, lens: Floats) -> None:
+    """What `matching` reads of a user, from a row of `[n, M]` and `[n, M, D]`: interests four
+    abreast, their weights below.
 
     `lens` is `[ceil(M / 4), D + 1, 4]`, 0 where there is none.
     """
@@ -184,8 +186,8 @@ def fold(weights: Floats, interests: Floats, user: int, lens: Floats) -> None:
         for j in range(4):
             m = 4 * g + j
             for d in range(n_places):
-                lens[g, d, j] = interests[user, m, d] if m < n else 0.0
-            lens[g, n_places, j] = weights[user, m] if m < n else 0.0
+                lens[g, d, j] = interests[row, m, d] if m < n else 0.0
+            lens[g, n_places, j] = weights[row, m] if m < n else 0.0
 
 
 @njit()
@@ -213,12 +215,12 @@ def matching(lens: Floats, places: Floats, i: int) -> float:
 
 
 @njit()
-def matches(weights: Floats, interests: Floats, user: int, places: Floats, out: Floats) -> None:
-    """`matching` of all items, `[n_items + 1]`, for a user of `[n, M]` and `[n, M, D]`; `places`
-    `[n_items + 1, >= D]`.
+def matches(weights: Floats, interests: Floats, row: int, places: Floats, out: Floats) -> None:
+    """`matching` of all items, `[n_items + 1]`, for the user in a row of `[n, M]` and `[n, M, D]`;
+    `places` `[n_items + 1, >= D]`.
     """
     lens = np.empty(((weights.shape[1] + 3) // 4, interests.shape[2] + 1, 4))
-    fold(weights, interests, user, lens)
+    fold(weights, interests, row, lens)
     for i in range(len(out)):
         out[i] = matching(lens, places, i)
 
@@ -242,19 +244,19 @@ def sigmoid(x: float) -> float:
 
 
 @njit()
-def fatigue(strength: float, memory: Floats, user: int, places: Floats, i: int) -> float:
-    """What the memory `[n, D]` of near-duplicates takes from a user's logit of row `i` of places
-    `[N, >= D]`.
+def fatigue(strength: float, memory: Floats, row: int, places: Floats, i: int) -> float:
+    """What the memory `[n, D]` of near-duplicates takes from the logit that the user in a row of it
+    has of row `i` of places `[N, >= D]`.
     """
     n = memory.shape[1]
     a = b = c = e = 0.0
     for d in range(0, n - 3, 4):  # four sums that need not wait for one another
-        a += memory[user, d] * places[i, d]
-        b += memory[user, d + 1] * places[i, d + 1]
-        c += memory[user, d + 2] * places[i, d + 2]
-        e += memory[user, d + 3] * places[i, d + 3]
+        a += memory[row, d] * places[i, d]
+        b += memory[row, d + 1] * places[i, d + 1]
+        c += memory[row, d + 2] * places[i, d + 2]
+        e += memory[row, d + 3] * places[i, d + 3]
     for d in range(n - n % 4, n):
-        a += memory[user, d] * places[i, d]
+        a += memory[row, d] * places[i, d]
     alike = (a + b) + (c + e)
     return strength * alike if alike > 0.0 else 0.0
 
@@ -322,46 +324,50 @@ def arrival(hours: Floats, start: float, rate: float, exponential: float) -> flo
 
 @njit()
 def first_arrivals(law: Law, seed: Any, rate: Floats, user: Ints, out: Ints) -> None:
-    """ms from midnight of the first day to each user's first session."""
+    """ms from midnight of the first day to the first session of users `[n]`, who come at `rate`
+    `[n]` a day.
+    """
     for b in range(len(user)):
         wait = -log(1.0 - uniform(seed, _ARRIVE, user[b], 0, 0))
-        out[b] = np.int64(arrival(law.hours, 0.0, rate[user[b]], wait))
+        out[b] = np.int64(arrival(law.hours, 0.0, rate[b], wait))
 
 
 @njit()
-def _wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, t: Ints) -> None:
-    """Bring users `[n]` to the times `[n]` of their requests: birth, drift, a new session, recovery
-    from satiation.
+def _wake(
+    law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, rows: Ints, t: Ints
+) -> None:
+    """Bring users `[n]`, who live in `rows` `[n]`, to the times `[n]` of their requests: birth,
+    drift, a new session, recovery from satiation.
     """
     birth, age, logits, interests, weights, session, open_, focus, memory, last = lives[:10]
     for b in range(len(users)):
-        user, day = users[b], t[b] // DAY
-        changed = open_[user] == 0
-        if birth[user] == UNBORN:
-            birth[user] = day
-        while age[user] < day - birth[user]:
-            age[user] += 1
-            drift(law, seed, truth, user, age[user], logits[user], interests[user])
+        user, u, day = users[b], rows[b], t[b] // DAY
+        changed = open_[u] == 0
+        if birth[u] == UNBORN:
+            birth[u] = day
+        while age[u] < day - birth[u]:
+            age[u] += 1
+            drift(law, seed, truth, user, age[u], logits[u], interests[u])
             changed = True
-        if open_[user] == 0:
-            open_[user] = 1
-            weigh(logits[user], -1, 0.0, weights[user])
-            focus[user] = -1
+        if open_[u] == 0:
+            open_[u] = 1
+            weigh(logits[u], -1, 0.0, weights[u])
+            focus[u] = -1
             if law.focus > 0.0:
-                mark = uniform(seed, _DRIFT, user, session[user], 512) * weights[user].sum()
+                mark = uniform(seed, _DRIFT, user, session[u], 512) * weights[u].sum()
                 m = 0
-                while m < weights.shape[1] - 1 and mark >= weights[user, m]:
-                    mark -= weights[user, m]
+                while m < weights.shape[1] - 1 and mark >= weights[u, m]:
+                    mark -= weights[u, m]
                     m += 1
-                focus[user] = m
-            session[user] += 1
+                focus[u] = m
+            session[u] += 1
         if changed:
-            weigh(logits[user], focus[user], law.focus, weights[user])
+            weigh(logits[u], focus[u], law.focus, weights[u])
         if law.satiation > 0.0:
-            keep = exp2(-(t[b] - last[user]) / (law.half_life * HOUR))
+            keep = exp2(-(t[b] - last[u]) / (law.half_life * HOUR))
             for d in range(memory.shape[1]):
-                memory[user, d] *= keep
-        last[user] = t[b]
+                memory[u, d] *= keep
+        last[u] = t[b]
 
 
 @njit()
@@ -419,15 +425,15 @@ def _answer(
     law: Law,
     truth: Truth,
     lives: Lives,
-    user: Ints,
+    rows: Ints,
     items: Ints,
     words: Words,
     first: int,
     out: Answers,
     mood: Floats,
 ) -> None:
-    """Answer slates `[n, k]`, the matches of a slate first, then its places one after the other;
-    `first` is the row of `out`.
+    """Answer slates `[n, k]` of the users in `rows` `[n]`, the matches of a slate first, then its
+    places one after the other; `first` is the row of `out`.
 
     `mood` `[n, 3]`: seconds spent, long views, whether the app was put away. One long loop over
     locals: handing arrays to functions, and arrays in tuples, costs atomic counts of references.
@@ -446,7 +452,7 @@ def _answer(
         memory.shape[1],
         _weibull(law.skip_scale, law.skip_shape, VALID_PLAY),
     )
-    size = len(user) * k
+    size = len(rows) * k
     likely, of_reaction = _likely(law, words, size), law.words
     videos, lens, match = (
         np.empty((CHUNK * k, video.shape[1])),
@@ -454,8 +460,8 @@ def _answer(
         np.empty(k),
     )
     _gather(video, items, videos)
-    for b in range(len(user)):
-        u, row, to = user[b], b * k, first + b
+    for b in range(len(rows)):
+        u, row, to = rows[b], b * k, first + b
         fold(weights, interests, u, lens)
         for p in range(k):
             match[p] = matching(lens, videos, row + p)
@@ -541,6 +547,7 @@ def _go_on(
     truth: Truth,
     lives: Lives,
     user: Ints,
+    rows: Ints,
     step: Ints,
     t: Ints,
     mood: Floats,
@@ -559,7 +566,7 @@ def _go_on(
     )
     shown, leaves, following = out.shown, out.leaves, out.next
     for b in range(len(user)):
-        u, to = user[b], first + b
+        u, to = rows[b], first + b
         share = mood[b, 1] / max(shown[to], 1)
         satisfaction[u] = law.return_memory * satisfaction[u] + (1.0 - law.return_memory) * share
         end = t[b] + 1000.0 * mood[b, 0]
@@ -570,13 +577,13 @@ def _go_on(
                 / (1.0 - law.leave)
                 * exp(-law.leave_satisfaction * (share - law.leave_reference))
             )
-            leaves[to] = uniform(seed, _LEAVE, u, step[b], 0) < odds / (1.0 + odds)
+            leaves[to] = uniform(seed, _LEAVE, user[b], step[b], 0) < odds / (1.0 + odds)
         if leaves[to]:
             open_[u] = 0
             rate = rates[u] * exp(
                 law.return_satisfaction * (satisfaction[u] - law.return_reference)
             )
-            end = arrival(hours, end, rate, -log(1.0 - uniform(seed, _RETURN, u, step[b], 0)))
+            end = arrival(hours, end, rate, -log(1.0 - uniform(seed, _RETURN, user[b], step[b], 0)))
         following[to] = clock[u] = max(int(min(end, FAR)), t[b] + 1)
 
 
@@ -587,13 +594,14 @@ def respond(
     truth: Truth,
     lives: Lives,
     user: Ints,
+    rows: Ints,
     step: Ints,
     t: Ints,
     items: Ints,
     out: Answers,
 ) -> None:
-    """Answer `[B]` slates `[B, k]` of different users, CHUNK at a time; all noise of an impression
-    is keyed by (user, step, item).
+    """Answer `[B]` slates `[B, k]` of different users, who live in `rows` `[B]`, CHUNK at a
+    time; all noise of an impression is keyed by (user, step, item).
     """
     size = CHUNK * law.streams * items.shape[1]
     counters = np.empty((4, size), dtype=np.uint32)
@@ -601,27 +609,28 @@ def respond(
     mood = np.empty((CHUNK, 3))
     for first in range(0, len(user), CHUNK):
         end = min(first + CHUNK, len(user))
-        who, when, at, slates = user[first:end], step[first:end], t[first:end], items[first:end]
-        _wake(law, seed, truth, lives, who, at)
+        who, lived = user[first:end], rows[first:end]
+        when, at, slates = step[first:end], t[first:end], items[first:end]
+        _wake(law, seed, truth, lives, who, lived, at)
         n = _count(who, when, slates, truth.author, law.streams, counters)
         philox_words(seed, counters, n, words)
-        _answer(law, truth, lives, who, slates, words, first, out, mood)
-        _go_on(law, seed, truth, lives, who, when, at, mood, first, out)
+        _answer(law, truth, lives, lived, slates, words, first, out, mood)
+        _go_on(law, seed, truth, lives, who, lived, when, at, mood, first, out)
 
 
 @njit()
 def expected(
-    law: Law, seed: Any, truth: Truth, lives: Lives, user: int, long: bool, out: Floats
+    law: Law, seed: Any, truth: Truth, lives: Lives, user: int, row: int, long: bool, out: Floats
 ) -> None:
-    """P(valid play), or P(long view), of every examined video for `user` as he is now,
-    `[n_items + 1]`; out[0] is 0.
+    """P(valid play), or P(long view), of every examined video for `user`, who lives in `row`, as he
+    is now, `[n_items + 1]`; out[0] is 0.
     """
-    matches(lives.weights, lives.interests, user, truth.video, out)
-    own, n_places, out[0] = truth.level[user], lives.memory.shape[1], 0.0
+    matches(lives.weights, lives.interests, row, truth.video, out)
+    own, n_places, out[0] = truth.level[row], lives.memory.shape[1], 0.0
     for i in range(1, len(out)):
         x = own + truth.video[i, n_places] + law.match * out[i]
         x += tastes(seed, user, truth.author[i], i, law.author, law.taste) - fatigue(
-            law.satiation, lives.memory, user, truth.video, i
+            law.satiation, lives.memory, row, truth.video, i
         )
         out[i] = sigmoid(x)
         if long:

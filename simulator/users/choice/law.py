@@ -35,7 +35,7 @@ SPARE = (*((FEEDBACK, word) for word in range(4)), (EXAMINE, 2), (EXAMINE, 3), (
 
 
 class Truth(NamedTuple):
-    """The arrays of `World`, for compiled code."""
+    """The arrays of `World` and of those who live, for compiled code."""
 
     video: Floats
     """`[n_items + 1, >= D + 2]` place (D numbers), appeal, duration (s): side by side, because an
@@ -45,7 +45,9 @@ class Truth(NamedTuple):
     centres: Floats
     tag_cdf: Floats
     level: Floats
+    """`[n]` the user's own part of the click's logit, base included."""
     rate: Floats
+    """`[n]` sessions of the user per day."""
     onward: Floats
     """`[n_items + 1, D]` where a click on the video leads in a world of successions; else `[1, D]`.
     """
@@ -119,7 +121,7 @@ class Law(NamedTuple):
 
 
 class Lives(NamedTuple):
-    """What changes: the state of every user, first axis `n_users`."""
+    """What changes: the state of those who live, a row each."""
 
     birth: Ints
     """Day number of the first request; UNBORN before it."""

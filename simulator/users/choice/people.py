@@ -5,6 +5,7 @@ around the compiled kernel.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ import numpy.typing as npt
 
 from policies.base import DoubleArray, FloatArray, IntArray, Slates
 from policies.time import DAY
-from simulator.users.base import Feedback
+from simulator.users.base import Feedback, rows_among
 from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Promoted, Truth, law, videos
 from simulator.users.choice.parameters import ChoiceParameters
-from simulator.users.choice.world import World
+from simulator.users.choice.world import World, people
 
 
 class People:
@@ -24,6 +25,9 @@ class People:
     Promises: as `simulator.users.base.Users`. A user's state depends on that user's own past only,
     and the bits of an answer do not depend on the batch (scalar compiled code). Drift is keyed by
     the user's age in days, whatever was shown: arms share it.
+
+    Attributes:
+        who: `[n]` ids of those who live here, ascending; their state has a row each.
     """
 
     def __init__(
@@ -31,20 +35,29 @@ class People:
         choice: ChoiceParameters,
         world: World,
         seed: int,
+        who: IntArray | None = None,
         onward: DoubleArray | None = None,
     ) -> None:
-        from simulator.users.choice import kernel
-
         self.n_users, self.n_items = world.n_users, world.n_items
         self.world, self.seed = world, np.uint64(seed)
         self.kinds: tuple[str, ...] = choice.reactions.kinds
-        n, m, d = choice.n_users, choice.interests.per_user, choice.interests.dimensions
+        self.who = np.arange(world.n_users) if who is None else who
         self.law: Law = law(choice, succession=onward is not None)
         self.truth = Truth(
-            videos(world), world.author, world.centres, world.tag_cdf, world.level, world.rate,
-            np.zeros((1, d)) if onward is None else onward,
+            videos(world), world.author, world.centres, world.tag_cdf,
+            *people(choice, seed, self.who),
+            np.zeros((1, choice.interests.dimensions)) if onward is None else onward,
         )  # fmt: skip
-        self.lives: Lives = Lives(
+        self._choice = choice
+
+    @cached_property
+    def lives(self) -> Lives:
+        """The state of those who live here, at its start where `restore` has not given another."""
+        from simulator.users.choice import kernel
+
+        choice, n = self._choice, len(self.who)
+        m, d = choice.interests.per_user, choice.interests.dimensions
+        lives = Lives(
             birth=np.full(n, UNBORN),
             age=np.zeros(n, dtype=np.int64),
             logits=np.zeros((n, m)),
@@ -59,8 +72,8 @@ class People:
             clicked=np.zeros(n, dtype=np.int64),
             satisfaction=np.full(n, choice.returning.reference),
         )
-        kernel.settle(self.law, self.seed, self.truth, self.lives.logits, self.lives.interests)
-        self._born: tuple[DoubleArray, DoubleArray] | None = None
+        kernel.settle(self.law, self.seed, self.truth, self.who, lives.logits, lives.interests)
+        return lives
 
     def fade(self, offsets: DoubleArray) -> None:
         """From now on `offsets` `[n_items + 1]` are added to the logit of a click on each item."""
@@ -71,9 +84,8 @@ class People:
         from simulator.users.choice import kernel
 
         out = np.empty(len(user), dtype=np.int64)
-        kernel.first_arrivals(
-            self.law, self.seed, self.world.rate, np.asarray(user, dtype=np.int64), out
-        )
+        rate = self.truth.rate[rows_among(self.who, user)]
+        kernel.first_arrivals(self.law, self.seed, rate, np.asarray(user, dtype=np.int64), out)
         return out
 
     def slate_size(self, user: IntArray, step: IntArray) -> IntArray | None:
@@ -95,27 +107,30 @@ class People:
             next=np.empty(b, dtype=np.int64),
             leaves=np.empty(b, dtype=np.bool_),
         )
-        who, when, at, items = (
-            np.ascontiguousarray(column, dtype=np.int64) for column in (user, step, t, slates.items)
+        rows = rows_among(self.who, user)
+        who, lived, when, at, items = (
+            np.ascontiguousarray(column, dtype=np.int64)
+            for column in (user, rows, step, t, slates.items)
         )
-        kernel.respond(self.law, self.seed, self.truth, self.lives, who, when, at, items, out)
+        world = (self.law, self.seed, self.truth, self.lives)
+        kernel.respond(*world, who, lived, when, at, items, out)
         kinds = dict(zip(self.kinds, out.kinds, strict=True))
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 
-    def known(self, user: IntArray, refresh: int) -> tuple[IntArray, IntArray]:
-        """What an estimate of each user's utilities rests on: rows and versions, `[B]` each; equal
-        pairs have equal estimates, rows are below `rows`.
+    def known(self, row: IntArray, refresh: int) -> tuple[IntArray, IntArray]:
+        """What an estimate of the utilities of the users in `row` `[B]` rests on: keys and
+        versions, `[B]` each; equal pairs have equal estimates, keys are below `n_known`.
 
-        Here: the user, and the days from the first request to the app's last training.
+        Here: the row, and the days from the first request to the app's last training.
         """
         lives = self.lives
-        age = np.where(lives.session[user] == 0, 0, lives.clock[user] // DAY - lives.birth[user])
-        return user, age // refresh * refresh
+        age = np.where(lives.session[row] == 0, 0, lives.clock[row] // DAY - lives.birth[row])
+        return row, age // refresh * refresh
 
     @property
-    def rows(self) -> int:
-        """Number of rows that `known` gives."""
-        return self.n_users
+    def n_known(self) -> int:
+        """Keys that `known` gives are below it."""
+        return len(self.who)
 
     def promoted(self, traffic: DoubleArray) -> Promoted:
         """The videos in the order of their appeal and `traffic` `[n_items + 1]`; those of -inf are
@@ -150,13 +165,12 @@ class People:
         from simulator.users.choice import kernel
 
         items, values = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float32)
-        row, age = known
+        key, age = known
         kernel.best_estimates(
             self.law,
             self.seed,
             self.truth,
-            self._interests_at_birth(row),
-            row,
+            *self._at_birth(key),
             age,
             noise,
             traffic,
@@ -166,17 +180,19 @@ class People:
         )
         return items, values
 
-    def _interests_at_birth(self, row: int) -> tuple[DoubleArray, DoubleArray]:
-        """Logits `[M]` and directions `[M, D]` at age 0 of what `known` names."""
+    def _at_birth(self, key: int) -> tuple[tuple[DoubleArray, DoubleArray], int]:
+        """Logits `[M]` and directions `[M, D]` at age 0 of what a key of `known` names, and the
+        number that its random numbers are keyed by.
+        """
         from simulator.users.choice import kernel
 
-        if self._born is None:
-            self._born = np.empty_like(self.lives.logits), np.empty_like(self.lives.interests)
-            kernel.settle(self.law, self.seed, self.truth, *self._born)
-        return self._born[0][row].copy(), self._born[1][row].copy()
+        user, (_, m, d) = self.who[key : key + 1], self.lives.interests.shape
+        logits, interests = np.empty((1, m)), np.empty((1, m, d))
+        kernel.settle(self.law, self.seed, self.truth, user, logits, interests)
+        return (logits[0], interests[0]), int(user[0])
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """Interests, memory, session and clock of every user, each `[n_users, ...]`."""
+        """Interests, memory, session and clock of those who live here, each `[n, ...]`."""
         return {name: column.copy() for name, column in self.lives._asdict().items()}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -185,10 +201,13 @@ class People:
         Raises:
             ValueError: a column is missing or has another shape.
         """
-        for name, column in self.lives._asdict().items():
-            if name not in state or np.shape(state[name]) != column.shape:
-                got = np.shape(state[name]) if name in state else "nothing"
+        n, m, d = len(self.who), self._choice.interests.per_user, self._choice.interests.dimensions
+        further = {"logits": (m,), "interests": (m, d), "weights": (m,), "memory": (d,)}
+        for name in Lives._fields:
+            shape, given = (n, *further.get(name, ())), state.get(name)
+            if given is None or given.shape != shape:
+                got = "nothing" if given is None else given.shape
                 raise ValueError(
-                    f"state of choice users: {name!r} must have shape {column.shape}; got {got}"
+                    f"state of choice users: {name!r} must have shape {shape}; got {got}"
                 )
-            column[...] = state[name]
+        self.lives = Lives(**{name: state[name].copy() for name in Lives._fields})

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from policies.base import Catalogue, Progress
+from policies.base import Catalogue, IntArray, Progress
 from simulator.users.base import Source
 from simulator.users.choice.parameters import ChoiceParameters
 from simulator.users.choice.people import People
@@ -31,6 +31,8 @@ class Choice(ChoiceParameters):
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress) -> None:
         """Nothing to learn: the parameters are given."""
 
-    def build(self, source: Source, seed: int, days: int, folder: Path) -> People:
+    def build(
+        self, source: Source, seed: int, days: int, folder: Path, who: IntArray | None = None
+    ) -> People:
         """Fresh users, who have not asked yet; the same from the same seed in every process."""
-        return People(self, World.draw(self, seed), seed)
+        return People(self, World.draw(self, seed), seed, who)

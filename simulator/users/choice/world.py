@@ -1,4 +1,4 @@
-"""`World`: the hidden truth of a synthetic population, drawn once from a seed; what happens to it
+"""`World`: the hidden truth of a synthetic world, drawn once from a seed; what happens to its users
 over time is in `people`.
 """
 
@@ -48,8 +48,6 @@ class World:
         appeal: `[n_items + 1]` the video's own part of the click's logit: quality and duration.
         centres: `[tags, D]` the tags' centres, of length 1.
         tag_cdf: `[tags]` cumulative popularity of tags among interests.
-        level: `[n_users]` the user's own part of the click's logit, base included.
-        rate: `[n_users]` sessions per day.
     """
 
     n_users: int
@@ -61,8 +59,6 @@ class World:
     appeal: DoubleArray
     centres: DoubleArray
     tag_cdf: DoubleArray
-    level: DoubleArray
-    rate: DoubleArray
 
     @classmethod
     def draw(cls, choice: ChoiceParameters, seed: int) -> World:
@@ -95,7 +91,6 @@ class World:
         appeal += np.interp(
             elementary.logs(duration), elementary.logs(np.array([*offsets])), list(offsets.values())
         )
-        level, rate = _people(choice, seed)
         return cls(
             choice.n_users,
             n,
@@ -106,8 +101,6 @@ class World:
             _pad(appeal),
             centres,
             tag_cdf,
-            level,
-            rate,
         )
 
     def catalogue(self) -> Catalogue:
@@ -120,13 +113,12 @@ class World:
         return Catalogue(self.n_users, self.n_items, columns)
 
 
-def _people(choice: ChoiceParameters, seed: int) -> tuple[DoubleArray, DoubleArray]:
-    """(level, sessions per day) of every user, `[n_users]`: active users are pickier where
-    `affinity.activity` is negative.
+def people(choice: ChoiceParameters, seed: int, user: IntArray) -> tuple[DoubleArray, DoubleArray]:
+    """(the user's own part of the click's logit, base included; sessions per day) of users, `[n]`
+    each: active users are pickier where `affinity.activity` is negative.
     """
     from policies.elementary import gamma_quantiles, normal_quantiles
 
-    user = np.arange(choice.n_users)
     arrival, affinity = choice.arrival, choice.affinity
     rank = uniform(seed, Purpose.WORLD, user, _USER_RATE) + 2.0**-54
     rate = gamma_quantiles(arrival.shape, rank) * (arrival.per_day / arrival.shape)

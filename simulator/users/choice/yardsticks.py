@@ -38,10 +38,13 @@ class Yardstick(Policy):
     draws_in_fit: ClassVar[bool] = False
 
     def inhabitants(self, user: IntArray) -> IntArray:
-        """The users of the world that are answered for: one that it does not know is taken for one
-        that it does.
+        """The rows of the users that are answered for: one who does not live here is taken for one
+        who does.
         """
-        return user % self.bound().n_users
+        who = self.bound().who
+        row = np.searchsorted(who, user)
+        lives = who.take(row, mode="clip") == user
+        return np.where(lives, row, user % len(who))
 
     def bind(self, users: Any) -> None:
         """Take the users of the arm (`simulator.users.choice`) whose truth is read.
@@ -112,13 +115,14 @@ class Oracle(Yardstick):
         items = np.zeros((len(histories), k), dtype=np.int64)
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         n = min(k, users.n_items)
-        for b, user in enumerate(self.inhabitants(histories.user)):
+        for b, row in enumerate(self.inhabitants(histories.user)):
             kernel.expected(
                 users.law,
                 users.seed,
                 users.truth,
                 users.lives,
-                user,
+                users.who[row],
+                row,
                 self.value == "long_view",
                 value,
             )
@@ -190,7 +194,7 @@ class Production(Yardstick):
         users = self.bound()
         self.traffic_ = np.concatenate(([-np.inf], traffic))
         self.promoted_ = users.promoted(self.traffic_)
-        self.estimates_ = _Estimates(users.rows, 0)
+        self.estimates_ = _Estimates(users.n_known, 0)
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The `k` items of greatest estimated utility."""
@@ -201,14 +205,14 @@ class Production(Yardstick):
         scores = np.full((len(histories), k), -np.inf, dtype=np.float32)
         depth = min(k + histories.seen.shape[1], users.n_items)
         if self.estimates_.depth < depth:
-            self.estimates_ = _Estimates(users.rows, depth)
+            self.estimates_ = _Estimates(users.n_known, depth)
         kept = self.estimates_
-        row, version = users.known(self.inhabitants(histories.user), self.refresh)
-        for i in kept.outdated(row, version):
-            known = int(row[i]), int(version[i])
+        key, version = users.known(self.inhabitants(histories.user), self.refresh)
+        for i in kept.outdated(key, version):
+            known = int(key[i]), int(version[i])
             best = users.estimate(known, self.noise, self.traffic_, self.promoted_, kept.depth)
             kept.keep(known, *best)
-        places = kept.place[row]
+        places = kept.place[key]
         kernel.best_unseen(
             kept.order, kept.value, places, histories.seen, users.n_items, items, scores
         )
@@ -221,37 +225,37 @@ class _Estimates:
 
     Attributes:
         depth: items that are kept of each.
-        place: where a row is kept, `[rows]`; -1: nowhere yet.
-        version: of its estimate, `[rows]`.
+        place: where the estimate of a key (`People.known`) is kept, `[keys]`; -1: nowhere yet.
+        version: of it, `[keys]`.
         order, value: its best items and their values, best first, `[places, depth]`.
     """
 
-    def __init__(self, rows: int, depth: int) -> None:
+    def __init__(self, keys: int, depth: int) -> None:
         self.depth, self.n_kept = depth, 0
-        self.place = np.full(rows, -1, dtype=np.int64)
-        self.version = np.zeros(rows, dtype=np.int64)
+        self.place = np.full(keys, -1, dtype=np.int64)
+        self.version = np.zeros(keys, dtype=np.int64)
         self.order = np.empty((0, depth), dtype=np.int32)
         self.value = np.empty((0, depth), dtype=np.float32)
 
-    def outdated(self, row: IntArray, version: IntArray) -> list[int]:
-        """Where in `row` `[B]` an estimate is missing or of another version; of equal rows the
+    def outdated(self, key: IntArray, version: IntArray) -> list[int]:
+        """Where in `key` `[B]` an estimate is missing or of another version; of equal keys the
         first.
         """
-        wrong = np.flatnonzero((self.place[row] < 0) | (self.version[row] != version))
-        return list(wrong[np.unique(row[wrong], return_index=True)[1]]) if len(wrong) else []
+        wrong = np.flatnonzero((self.place[key] < 0) | (self.version[key] != version))
+        return list(wrong[np.unique(key[wrong], return_index=True)[1]]) if len(wrong) else []
 
     def keep(
         self, known: tuple[int, int], items: npt.NDArray[np.int32], values: FloatArray
     ) -> None:
-        """Keep the best items `[depth]` of a row in a version, and their values."""
-        row, version = known
-        if self.place[row] < 0:
+        """Keep the best items `[depth]` of a key in a version, and their values."""
+        key, version = known
+        if self.place[key] < 0:
             if self.n_kept == len(self.order):
                 self._grow()
-            self.place[row] = self.n_kept
+            self.place[key] = self.n_kept
             self.n_kept += 1
-        place = self.place[row]
-        self.version[row] = version
+        place = self.place[key]
+        self.version[key] = version
         self.order[place], self.value[place] = items, values
 
     def _grow(self) -> None:

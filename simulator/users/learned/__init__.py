@@ -53,7 +53,9 @@ class Learned(Hyperparameters):
             found = evaluate(response, source, seed).calibration()
             write_text(folder / CALIBRATION, json.dumps(found, indent=1, allow_nan=False) + "\n")
 
-    def build(self, source: Source, seed: int, days: int, folder: Path) -> LearnedUsers:
+    def build(
+        self, source: Source, seed: int, days: int, folder: Path, who: IntArray | None = None
+    ) -> LearnedUsers:
         """The users; `fit` must have been called with the same `folder`.
 
         Raises:
@@ -65,24 +67,29 @@ class Learned(Hyperparameters):
                 f"users.kind {self.kind} needs a log whose sessions are the clock: data.source must"
                 " be table, kuairand or log"
             )
-        t = source.future.table["t"].to_numpy()
-        there = int(t.max(initial=-1)) // DAY + 1
+        last = max(
+            (batch["t"].to_numpy().max() for batch in source.future.batches(["t"])), default=-1
+        )
+        there = int(last) // DAY + 1
         if there < days:
             raise UsersError(
                 f"days must be at most the {there} days that the log has from the start of the A/B;"
                 f" got {days}: see data.test_days"
             )
-        return LearnedUsers(Clock.of(source.future, days), Response.load(folder / MODEL), seed)
+        if who is None:
+            who = np.arange(source.catalogue.n_users)
+        clock, response = Clock.of(source.future, days, who), Response.load(folder / MODEL)
+        return LearnedUsers(clock, response, seed, source.catalogue.n_users)
 
 
 class LearnedUsers(ClockedUsers):
     """Users of a clock who answer by a response model."""
 
-    def __init__(self, clock: Clock, response: Response, seed: int) -> None:
+    def __init__(self, clock: Clock, response: Response, seed: int, n_users: int) -> None:
         super().__init__(clock)
         self.response = response
         self.seed = seed
-        self.n_users = len(clock.offsets) - 1
+        self.n_users = n_users
         self.n_items = len(response.duration) - 1
         self.kinds: tuple[str, ...] = response.names
 

@@ -1,0 +1,158 @@
+"""A process holds the users of its shard: what it needs does not grow with the world, nor do the
+answers depend on it.
+"""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from policies.base import silent
+from policies.streams import Purpose, uniform
+from simulator.engine import tape
+from simulator.log.eventlog import EventLog
+from simulator.log.metadata import HISTORY, LogError
+from simulator.log.workspace import Lane, Workspace
+from simulator.run.context import Job, context
+from simulator.run.pipeline import put_source, simulate
+from simulator.run.tasks import FitUsers, Simulate
+from simulator.scenario.model import Scenario
+from simulator.users.base import rows_among
+from tests.worlds import paired_log, tiny_scenario
+
+SHARD = 40
+"""Users of a shard."""
+
+WORLDS: dict[str, dict[str, Any]] = {
+    "choice": {"users": {"kind": "choice", "n_items": 80}},
+    "markov": {"users": {"kind": "markov", "n_items": 80}, "design": {"kind": "split"}},
+    "looking into the world": {
+        "users": {"kind": "choice", "n_items": 80},
+        "data": {"source": "synthetic", "history_days": 2, "logging": {"policy": "production"}},
+        "arms": {"a": {"policy": "oracle"}, "b": {"policy": "production"}},
+    },
+}
+
+
+def scenario(n_users: int, **changes: Any) -> Scenario:
+    arms = {"a": {"policy": "popularity"}, "b": {"policy": "random"}}
+    content = tiny_scenario(**{"arms": arms, **changes})
+    content["users"] = {**content["users"], "n_users": n_users}
+    content["design"] = {**content["design"], "control": "a"}
+    content["serving"] = {**content["serving"], "ranking": {"kind": "recall"}}
+    content["engine"] = {"executor": "serial", "shards": 2, "memory_limit": 1e6}
+    return Scenario.model_validate(content)
+
+
+@contextmanager
+def ready(root: Path, alone: Scenario, fits: Path) -> Iterator[Job]:
+    """A run's folder in which any shard can be simulated, with the fits of another run."""
+    workspace = Workspace(root)
+    with workspace.held():
+        workspace.claim(alone.identity(), {}, resume=False)
+        workspace.borrow(fits)
+        put_source(alone, root, workspace)
+        job = Job(str(root), str(root), json.dumps(alone.resolved()))
+        FitUsers(job)(silent)
+        yield job
+
+
+def live(job: Job, lane: str, first: int) -> None:
+    """Simulate a shard of a lane to its end."""
+    Simulate(job, Lane(lane), first, first + SHARD, 0 if lane == HISTORY else 2)(silent)
+
+
+@pytest.mark.parametrize("kind", WORLDS)
+def test_a_shard_of_a_hundred_million_users_lives_alone_to_the_bytes_of_a_small_world(
+    kind: str, tmp_path: Path
+) -> None:
+    """All that is drawn of a user is keyed by his id: so the first users of a huge world are those
+    of a small one.
+    """
+    small = simulate(scenario(2 * SHARD, **WORLDS[kind]), tmp_path / "small").root
+    huge = scenario(100_000_000, **WORLDS[kind])
+    with ready(tmp_path / "huge", huge, small / "models") as job:
+        for arm, index in ((HISTORY, 0), ("a", 1), ("b", 2)):
+            live(job, arm, SHARD)
+            run = context(job)
+            until = 0 if arm == HISTORY else 2
+            days = run.tapes(Lane(arm), SHARD, 2 * SHARD, until=until)
+            lived = tape.rows(days, index, run.duration, run.columns)
+            log = EventLog.open(small / "log").of_users(np.arange(SHARD, 2 * SHARD)).table
+            theirs = log.filter(pc.equal(log["arm"], index)).replace_schema_metadata(None)
+            assert lived.num_rows > 100
+            assert lived.equals(theirs)
+
+
+def test_the_memory_of_a_shard_does_not_grow_with_the_number_of_users(tmp_path: Path) -> None:
+    """A byte for each of a hundred million users would be 95 MiB; a shard of 40 takes 2."""
+    fits = simulate(scenario(2 * SHARD), tmp_path / "small").root / "models"
+    peaks = {}
+    for n_users in (10_000, 1_000_000, 100_000_000):
+        with ready(tmp_path / str(n_users), scenario(n_users), fits) as job:
+            live(job, HISTORY, 0)  # imports, and compiles
+            tracemalloc.start()
+            for lane in (HISTORY, "a"):
+                live(job, lane, 80 * SHARD)
+            peaks[n_users] = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    slope = (peaks[100_000_000] - peaks[1_000_000]) / 99_000_000
+    assert abs(slope) < 0.001, peaks
+    assert abs(peaks[1_000_000] - peaks[10_000]) < 2**18, peaks
+
+
+def test_the_rows_of_some_users_are_read_from_the_row_groups_that_hold_them(tmp_path: Path) -> None:
+    """A damaged row group is noticed by who asks for its users, and by nobody else."""
+    log = EventLog.open(paired_log(200).write(tmp_path / "log.parquet", row_group=500))
+    who = np.array([3, 4, 50, 199])
+    wanted = np.isin(log.table["user"].to_numpy(), who)
+    assert log.of_users(who).table.equals(log.table.filter(wanted))
+    assert EventLog(log.metadata, log.table).of_users(who).table.equals(log.table.filter(wanted))
+    assert log.of_users(who[:0]).table.num_rows == 0
+    stored = pq.ParquetFile(log.parts[0]).metadata
+    last = stored.row_group(stored.num_row_groups - 1)
+    at = last.column(last.num_columns - 1).data_page_offset + 40
+    with log.parts[0].open("r+b") as file:
+        file.seek(at)
+        byte = file.read(1)[0]
+        file.seek(at)
+        file.write(bytes([byte ^ 255]))
+    damaged = last.column(stored.schema.to_arrow_schema().get_field_index("user")).statistics.min
+    assert damaged > 100
+    assert log.of_users(np.arange(100)).table.num_rows > 1000
+    with pytest.raises(LogError, match="not a readable Parquet file"):
+        log.of_users(np.arange(damaged, 200))
+
+
+def test_sequences_of_some_users_are_theirs_among_all() -> None:
+    log, who = paired_log(60), np.array([0, 7, 8, 59])
+    whole, some = log.sequences("history"), log.sequences("history", who=who)
+    assert some.user.tolist() == who.tolist()
+    for i, user in enumerate(who):
+        theirs = slice(*whole.offsets[user : user + 2])
+        ours = slice(*some.offsets[i : i + 2])
+        for name in ("items", "clicked", "t"):
+            assert np.array_equal(getattr(whole, name)[theirs], getattr(some, name)[ours])
+        assert np.array_equal(
+            whole.columns["watch"][theirs], some.columns["watch"][ours], equal_nan=True
+        )
+
+
+@pytest.mark.parametrize("who", [np.arange(5, 25), np.flatnonzero(np.arange(60) % 3 == 1)])
+def test_rows_among_are_found_and_strangers_refused(who: np.ndarray) -> None:
+    asked = who[(uniform(4, Purpose.RECALL, np.arange(50)) * len(who)).astype(np.int64)]
+    assert np.array_equal(who[rows_among(who, asked)], asked)
+    for stranger in (0, int(who[-1]) + 1, 200):
+        with pytest.raises(ValueError, match=f"user {stranger} was not built"):
+            rows_among(who, np.append(asked, stranger))
+    with pytest.raises(ValueError, match="user 3 was not built"):
+        rows_among(who[:0], np.array([3]))
