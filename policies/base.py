@@ -503,7 +503,7 @@ class Policy(Params, ABC):
 
     def save(self, folder: Path) -> None:
         """Write `policy.json` (name and hyper-parameters) and `state.npz` into `folder`, each by
-        rename.
+        rename, after the files of `save_search`.
 
         Raises:
             TypeError: `state` gave something else than named arrays without objects.
@@ -516,6 +516,7 @@ class Policy(Params, ABC):
             sort_keys=True,
             default=_plain,
         )
+        self.save_search(folder)
         staging = staging_of(folder / "policy.json")
         staging.write_text(text + "\n")
         staging.rename(folder / "policy.json")
@@ -525,14 +526,28 @@ class Policy(Params, ABC):
         arrays.rename(folder / "state.npz")
 
     def load(self, folder: Path) -> Self:
-        """Take over the state that `save` wrote into `folder`.
+        """Take over the state that `save` wrote into `folder`, and its search index.
 
         Raises:
             FileNotFoundError: no `state.npz` there.
         """
         file = folder / "state.npz"
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as stored:
-            return self.restore({name: stored[name] for name in stored.files})
+            self.restore({name: stored[name] for name in stored.files})
+        self.take_search(folder)
+        return self
+
+    def save_search(self, folder: Path) -> None:
+        """Write into `folder`, beside the state, the search index that every process which serves
+        would build of it anew, where that takes long. Policies that share a fit may have others.
+        """
+        for part in self.parts():
+            part.save_search(folder)
+
+    def take_search(self, folder: Path) -> None:
+        """Serve by the index that `save_search` wrote into `folder`, if it did."""
+        for part in self.parts():
+            part.take_search(folder)
 
     def with_params(self, **changes: Any) -> Self:
         """A new, unfitted instance with some hyper-parameters changed."""

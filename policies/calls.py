@@ -250,6 +250,11 @@ class Calls:
         with self._calling(f"loading the fit in {folder}"):
             self.policy.load(folder)
 
+    def save_search(self, folder: Path) -> None:
+        """Write the search index by which the policy serves beside the fit in `folder`."""
+        with self._calling("building the search index"):
+            self.policy.save_search(folder)
+
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """What the policy learned."""
         with self._calling("state"):

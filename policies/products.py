@@ -14,7 +14,8 @@ ranking lives here.
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -421,8 +422,7 @@ class Rough:
         padding.
         """
         width = vectors.shape[1]
-        self._scale = 2.0**15 - 1 - width**0.5 / 2
-        self.error = width**0.5 + width / 256 + 1
+        self._of_width(width)
         lengths = _lengths(vectors[1:])
         self.longest = float(lengths.max(initial=0.0))
         self._ids = np.argsort(-lengths, kind="stable") + 1
@@ -432,6 +432,30 @@ class Rough:
         scales = np.full(len(self._ids), scale)
         self._groups = group_items(_round(vectors[self._ids], scales))
         self._largest = np.ceil(lengths[self._ids - 1] * scale + width**0.5 / 2)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """What was prepared, by name."""
+        return {
+            "ids": self._ids,
+            "places": self._places,
+            "groups": self._groups,
+            "largest": self._largest,
+            "longest": np.asarray(self.longest),
+        }
+
+    @classmethod
+    def of(cls, width: int, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """What `arrays` of vectors of this width gave, without preparing it again."""
+        rough = cls.__new__(cls)
+        rough._of_width(width)
+        rough.longest = float(arrays["longest"])
+        rough._ids, rough._places = arrays["ids"], arrays["places"]
+        rough._groups, rough._largest = arrays["groups"], arrays["largest"]
+        return rough
+
+    def _of_width(self, width: int) -> None:
+        self._scale = 2.0**15 - 1 - width**0.5 / 2
+        self.error = width**0.5 + width / 256 + 1
 
     def fits(self, k: int) -> bool:
         """Whether a shortlist of k saves time: there are more buckets than wanted items, and two or

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from policies.base import PADDING, FloatArray, IntArray, Params, Slates
 from policies.blocks import by_rows
@@ -212,11 +214,41 @@ class Index(Protocol):
         `[B, S]`, 0 = none.
         """
 
+    def save(self, stem: Path) -> None:
+        """Write it into files whose names begin with `stem`."""
+
 
 class _Vectors:
     """The vectors of all items, scored by name."""
 
     _vectors: FloatArray
+    n_items: int
+
+    def save(self, stem: Path) -> None:
+        """Write what was built into files whose names begin with `stem`."""
+        for name, array in self._arrays().items():
+            np.save(stem.with_name(f"{stem.name}.{name}.npy"), array)
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        return {"vectors": self._vectors}
+
+    def _take(self, stem: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Take over what `save` wrote at `stem` besides the vectors; `arrays` are those mapped."""
+        raise NotImplementedError
+
+    @classmethod
+    def open(cls, stem: Path) -> Self:
+        """What `save` wrote, mapped into memory: the processes of a machine share one copy."""
+        index = cls.__new__(cls)
+        # Copy on write, since compiled code is compiled anew for arrays that cannot be written
+        arrays = {
+            file.name.removeprefix(f"{stem.name}.").removesuffix(".npy"): np.load(file, "c")
+            for file in stem.parent.glob(f"{stem.name}.*.npy")
+        }
+        index._vectors = arrays.pop("vectors")
+        index.n_items = len(index._vectors) - 1
+        index._take(stem, arrays)
+        return index
 
     def score(self, queries: FloatArray, items: IntArray) -> FloatArray:
         return score_items(pad(queries), self._vectors, items)
@@ -234,6 +266,14 @@ class Exact(_Vectors):
         self._vectors = pad(vectors)
         self._columns = np.ascontiguousarray(self._vectors.T)
         self._rough = Rough(self._vectors) if np.isfinite(self._vectors).all() else None
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        rough = {} if self._rough is None else self._rough.arrays()
+        return {**super()._arrays(), "columns": self._columns, **rough}
+
+    def _take(self, stem: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        self._columns = arrays.pop("columns")
+        self._rough = Rough.of(self._vectors.shape[1], arrays) if arrays else None
 
     def scores(self, queries: FloatArray) -> FloatArray:
         """Inner products `[B, n_items + 1]` with `queries` `[B, d]`, bit for bit those of
@@ -258,6 +298,23 @@ class Exact(_Vectors):
         if len(rest):
             items[rest], scores[rest] = top_k(matmul(queries[rest], self._columns), k, seen[rest])
         return items, scores
+
+
+def _faiss() -> Any:
+    """The library faiss.
+
+    Raises:
+        ModuleNotFoundError: it is missing.
+    """
+    try:
+        import faiss
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "approximate search needs faiss: pip install 'abtest[ann]' (or use search kind `exact`)"
+        ) from error
+    # A BLAS product rounds by a query's place in its block
+    faiss.cvar.distance_compute_blas_threshold = 2**31 - 1
+    return faiss
 
 
 class Approximate(_Vectors):
@@ -289,16 +346,7 @@ class Approximate(_Vectors):
         Raises:
             ModuleNotFoundError: faiss is missing: `pip install 'abtest[ann]'`.
         """
-        try:
-            import faiss
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "approximate search needs faiss: pip install 'abtest[ann]' (or use search kind"
-                " `exact`)"
-            ) from error
-        faiss.cvar.distance_compute_blas_threshold = (
-            2**31 - 1
-        )  # a BLAS product rounds by a query's place in its block
+        faiss = _faiss()
         self.n_items = len(vectors) - 1
         self._vectors = pad(vectors)
         squares = (self._vectors[1:].astype(np.float64) ** 2).sum(axis=1)
@@ -341,6 +389,15 @@ class Approximate(_Vectors):
             items[rows], scores[rows] = top_k_of(found, inner, k, seen[rows], self.n_items)
         return items, scores
 
+    def save(self, stem: Path) -> None:
+        super().save(stem)
+        _faiss().write_index(self._index, str(stem.with_name(f"{stem.name}.faiss")))
+
+    def _take(self, stem: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        faiss = _faiss()
+        file = str(stem.with_name(f"{stem.name}.faiss"))
+        self._index = faiss.read_index(file, faiss.IO_FLAG_MMAP_IFC)
+
     def _nearest(self, block: FloatArray, fetch: int) -> IntArray:
         """The ids `[B, fetch]` nearest to the queries `[B, d]`, 0 where the search found fewer."""
         points = np.ascontiguousarray(np.column_stack([block, np.zeros(len(block), np.float32)]))
@@ -367,6 +424,12 @@ class Search(Params):
         if self.kind == "exact":
             return Exact(vectors)
         return Approximate(vectors, self.kind, self.links, self.effort)
+
+    def saved(self, stem: Path) -> Index | None:
+        """The index that `Index.save` wrote at `stem`; None where there is none."""
+        if not any(stem.parent.glob(f"{stem.name}.*")):
+            return None
+        return Exact.open(stem) if self.kind == "exact" else Approximate.open(stem)
 
 
 def shares(quotas: Sequence[int], k: int) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -32,7 +33,7 @@ from policies.base import (
 from policies.blocks import by_length, one_thread
 from policies.losses import Loss, Objective
 from policies.nearest import largest_product
-from policies.operators import Embedding
+from policies.operators import LARGE, Embedding
 from policies.retrieval import Exact, Index, Search, by_max
 from policies.train import Training, seeded, train
 from policies.validation import LastClicks
@@ -161,6 +162,7 @@ class NetworkPolicy(Policy, ABC):
     def _serve(self, network: nn.Module, n_users: int, n_items: int) -> None:
         """Answer from this network from now on."""
         self.network_, self.n_users_, self.n_items_ = network.eval(), n_users, n_items
+        self.search_in_: Path | None = None
         for derived in ("index_", "vectors_"):
             self.__dict__.pop(derived, None)
 
@@ -175,8 +177,38 @@ class NetworkPolicy(Policy, ABC):
 
     @cached_property
     def index_(self) -> Index:
-        """The search index over the item vectors, built when first used."""
-        return self.search.index(self.vectors_)
+        """The search index over the item vectors: a saved one, or built when first used."""
+        search, folder, kept = self.searched, self.search_in_, None
+        if folder is not None:
+            kept = search.saved(self._index_in(folder, search))
+        return search.index(self.vectors_) if kept is None else kept
+
+    @property
+    def searched(self) -> Search:
+        """How items are searched."""
+        return self.search
+
+    def save_search(self, folder: Path) -> None:
+        """Build the search index and save it, where that takes long: an approximate one, or one
+        over at least `LARGE` items.
+        """
+        search = self.searched
+        if search.kind == "exact" and self.n_items_ < LARGE:
+            return
+        stem = self._index_in(folder, search)
+        if search.saved(stem) is None:
+            self.index_.save(stem)
+
+    def take_search(self, folder: Path) -> None:
+        """Search by the index that `save_search` saved in `folder`, if it did."""
+        self.search_in_ = folder
+
+    def _index_in(self, folder: Path, search: Search) -> Path:
+        """What the names of the files of an index begin with."""
+        import hashlib
+
+        key = f"{self.fit_key()} {search}"
+        return folder / f"index-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
     @cached_property
     def vectors_(self) -> FloatArray:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -31,7 +31,7 @@ from policies.blocks import ROWS, one_thread
 from policies.continuation import Chosen, Continuation, Continued
 from policies.losses import Loss
 from policies.mixture import Mixture, TransitionCounts
-from policies.retrieval import Exact, Index, shares
+from policies.retrieval import Exact, Index, Search, shares
 from policies.train import Training
 from policies.vectors import NetworkPolicy, load_weights, weights_of
 from recgpt.model import GPT, Layer, Shape
@@ -207,13 +207,10 @@ class PreTrain(NetworkPolicy):
         """Whether the network is told which tokens are prompts."""
         return False
 
-    @cached_property
-    def index_(self) -> Index:
-        """The search index over the item vectors, built when first used; a mixture looks at every
-        item.
-        """
-        is_pooled = self._served_mixture is not None
-        return Exact(self.vectors_) if is_pooled else self.search.index(self.vectors_)
+    @property
+    def searched(self) -> Search:
+        """How items are searched: a mixture looks at every item."""
+        return self.search if self._served_mixture is None else Search()
 
     def _item_tensor(self) -> Tensor:
         model: GPT = self._fitted()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from policies import operators
 from policies.adam import Adam
-from policies.base import Catalogue, Fitting, Sequences
+from policies.base import Catalogue, Fitting, Histories, Sequences
 from policies.losses import Loss, Objective
 from policies.operators import LARGE, lookup
 from policies.registry import make
@@ -23,7 +23,7 @@ from recgpt.model import GPT, Shape
 from recgpt.policy import PreTrain
 from recgpt.rows import hidden_at
 from simulator.cli import main
-from tests.worlds import tiny_scenario, write_scenario
+from tests.worlds import simulate_scenario, tiny_scenario, write_scenario
 
 N, D = LARGE, 4
 
@@ -168,6 +168,36 @@ def test_a_fit_of_many_users_moves_the_vectors_of_those_who_are_trained_on(
     assert not has_moved[51:].any()
     again = policy.with_params().fit(log, Catalogue(N, 20), whole)  # from the checkpoint
     np.testing.assert_array_equal(again.state()["model/users.weight"], users)
+
+
+def test_every_way_of_searching_one_fit_has_its_index_saved_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever serves by the fit, in whatever process, builds no index."""
+    bpr: dict[str, Any] = {"width": 4, "training": {"epochs": 1}}
+    ways = {
+        kind: {**bpr, "search": {"kind": kind, "effort": 8}} for kind in ("exact", "hnsw", "ivf")
+    }
+    arms: dict[str, Any] = {kind: {"policy": "bpr", "params": way} for kind, way in ways.items()}
+    arms["drawn"] = {"policy": "explore", "params": {"policy": "bpr", "policy_params": ways["ivf"]}}
+    root = simulate_scenario(tmp_path, tiny_scenario(arms))
+    (fit,) = (root / "models").glob("bpr-*")
+    assert len(list(fit.glob("index-*.faiss"))) == 2  # the exact index of few items is built anew
+    policies = {kind: make("bpr", way).load(fit) for kind, way in ways.items()}
+    (explored,) = (root / "models").glob("explore-*")
+    policies["drawn"] = make("explore", arms["drawn"]["params"]).load(explored)
+    built = {kind: make("bpr", way).restore(policies[kind].state()) for kind, way in ways.items()}
+    nobody = np.zeros((5, 1), dtype=np.int64)
+    asked = Histories(np.arange(5), np.arange(5), nobody, nobody > 0, nobody)
+    expected = {kind: policy.recall(asked, 9, 0).items for kind, policy in built.items()}
+
+    def refuse(*given: Any) -> None:
+        raise AssertionError("built again")
+
+    monkeypatch.setattr("policies.retrieval.Approximate.__init__", refuse)
+    for kind in ways:
+        np.testing.assert_array_equal(policies[kind].recall(asked, 9, 0).items, expected[kind])
+    assert (policies["drawn"].recall(asked, 9, 0).items > 0).all()
 
 
 def test_a_softmax_over_too_many_items_is_refused_with_what_to_do(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +15,7 @@ from policies.blocks import by_length, by_rows, length_batches, widths
 from policies.retrieval import (
     Approximate,
     Exact,
+    Search,
     by_max,
     by_quota,
     shares,
@@ -111,6 +115,37 @@ def test_search_gives_the_same_bytes_however_requests_are_batched(kind: str) -> 
         ]
         np.testing.assert_array_equal(np.concatenate([p[0] for p in parts]), items[shuffled])
         np.testing.assert_array_equal(np.concatenate([p[1] for p in parts]), scores[shuffled])
+
+
+@pytest.mark.parametrize("search", [Search(), Search("hnsw", 8, 40), Search("ivf", effort=9)])
+def test_a_saved_index_is_mapped_and_searches_as_the_one_that_was_built(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(2)
+    vectors, queries = (rng.standard_normal((n, 17), dtype=np.float32) for n in (1500, 70))
+    seen = rng.integers(0, 1500, (70, 9))
+    built = search.index(vectors)
+    assert search.saved(tmp_path / "index") is None
+    built.save(tmp_path / "index")
+
+    def refuse(*given: Any) -> None:
+        raise AssertionError("built again")
+
+    for kind in (Exact, Approximate):
+        monkeypatch.setattr(kind, "__init__", refuse)
+    kept = search.saved(tmp_path / "index")
+    assert kept is not None
+    for one, other in zip(
+        built.search(queries, 7, seen), kept.search(queries, 7, seen), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(built.score(queries, seen), kept.score(queries, seen))
+    if isinstance(built, Exact) and isinstance(kept, Exact):
+        np.testing.assert_array_equal(built.scores(queries), kept.scores(queries))
+    with Path("/proc/self/maps").open() as maps:
+        mapped = {line.split()[-1] for line in maps if str(tmp_path) in line}
+    assert str(tmp_path / "index.vectors.npy") in mapped
+    assert (str(tmp_path / "index.faiss") in mapped) == (search.kind != "exact")
 
 
 @pytest.mark.parametrize(("kind", "effort", "least"), [("hnsw", 128, 0.95), ("ivf", 16, 0.9)])

@@ -559,11 +559,14 @@ class _Run:
         named: list[tuple[str, bool]] = []
         asked = tasks.FitNames(self.job, tuple(piece for piece, _ in wanted))
         self.executor.run([asked], lambda _, result: named.extend(_checked(result)))
-        distinct: dict[str, tuple[tasks.Fit, list[str | None]]] = {}
+        same: dict[str, list[tuple[tasks.Fit, str | None]]] = {}
         for (name, uses_device), (piece, arm) in zip(named, wanted, strict=True):
-            fit = replace(piece, uses_device=uses_device)
-            distinct.setdefault(name, (fit, []))[1].append(arm)
-        return [piece for piece, _ in distinct.values()], [arms for _, arms in distinct.values()]
+            same.setdefault(name, []).append((replace(piece, uses_device=uses_device), arm))
+        pieces = []
+        for (first, _), *others in same.values():
+            ways = [piece.spec for piece, _ in others if piece.spec.params != first.spec.params]
+            pieces.append(replace(first, shared=tuple(ways)))
+        return pieces, [[arm for _, arm in each] for each in same.values()]
 
     def _simulate(self, lanes: Sequence[Lane], days: int) -> None:
         pieces = [

@@ -268,6 +268,7 @@ class Fit(OfRun):
         learned: of a refit, what it learns from besides the history. A policy that is `Updatable`
             is not fitted again but given the answers of the day before.
         uses_device: whether it computes on the device of the run's fits.
+        shared: other policies that serve by the same fit, each in its own way.
     """
 
     job: Job
@@ -275,6 +276,7 @@ class Fit(OfRun):
     fit: int | None = None
     learned: RefitDays | None = None
     uses_device: bool = False
+    shared: tuple[PolicySpec, ...] = ()
 
     def __str__(self) -> str:
         which = "" if self.fit is None else f" (fit {self.fit})"
@@ -321,7 +323,7 @@ class Fit(OfRun):
             else:
                 fitting = Fitting(seed, processor, named, folder / "checkpoints", True)
                 self._fit(run, calls, log, catalogue, fitting)
-            _save(calls, folder)
+            _save(calls, [Calls(run.policy(spec), spec.policy) for spec in self.shared], folder)
         return {"seconds": time.process_time() - start}
 
     def _fit(
@@ -345,13 +347,16 @@ class Fit(OfRun):
             calls.update(histories, slates, clicked)
 
 
-def _save(calls: Calls, folder: Path) -> None:
-    """Write a fitted policy into `folder`, with what its code warned of; its files are listed in
-    the run's ledger.
+def _save(calls: Calls, shared: Sequence[Calls], folder: Path) -> None:
+    """Write a fitted policy into `folder`, with what its code warned of and the search indexes of
+    those that share the fit; its files are listed in the run's ledger.
     """
     staging = staging_of(folder)
     with writing(staging):
         calls.save(staging)
+        for other in shared:
+            other.load(staging)
+            other.save_search(staging)
         notices = of_warnings("", calls.name, calls.warned)
         if notices:
             (staging / FILE).write_text(as_text(notices), encoding="utf-8")
