@@ -1,12 +1,19 @@
 """What fits and search over a million users and items take, beside another revision.
 
-    python -m benchmarks.large_fits adam [--before ../before] [--users 1000000] [--items 20000]
+    python -m benchmarks.large_fits adam|logger [--before ../before] [--users N] [--items N]
+    python -m benchmarks.large_fits index|prompts [--items N]
 
 Each part is computed in a process of its own with one thread, by the code of this checkout and of
 that given by `--before`; printed are CPU seconds and the peak of memory, and the ratio of the two.
+Vectors of items are drawn around 1,000 centres.
 
-- `adam`: RecGPT's pre-training, one epoch over a synthetic log of 8 clicks a user of every 16th
-  user (245 batches of a million users): a batch has the vectors of 256 users of all.
+- `adam`: 16 batches of RecGPT's pre-training on 4,096 users with 8 clicks each, of all users.
+- `logger`: the policy that writes the history of a synthetic world, recalling 100 items each for
+  ten users who have seen 128; seconds are of one user.
+- `index`: the exact index over all items, built and opened from its files, with the private memory
+  that it then takes.
+- `prompts`: Algorithm 1 for 64 users with 8 clicks each, by all items and by cells (`ivf`), and how
+  many prompts are the same.
 """
 
 from __future__ import annotations
@@ -31,9 +38,8 @@ def adam(users: int, items: int) -> dict[str, Any]:
     from policies.train import Training
     from recgpt.policy import PreTrain
 
-    clicks, every = 8, 16
-    chance = np.random.default_rng(0)
-    has_clicks = np.arange(users) % every == 0
+    clicks, chance = 8, np.random.default_rng(0)
+    has_clicks = np.arange(users) % max(users // 4096, 1) == 0
     offsets = np.concatenate(([0], np.cumsum(np.where(has_clicks, clicks, 0))))
     drawn = chance.zipf(1.3, int(offsets[-1])) % items + 1
     log = Sequences(
@@ -52,7 +58,100 @@ def adam(users: int, items: int) -> dict[str, Any]:
     return {"seconds": time.process_time() - start, "loss": losses[-1]}
 
 
-PARTS = {"adam": adam}
+def logger(users: int, items: int) -> dict[str, Any]:
+    """CPU seconds of a user of the production policy, and a digest of what it recalls."""
+    import hashlib
+
+    from policies.base import Histories
+    from simulator.users.base import Source
+    from simulator.users.choice import Choice, Production
+
+    world = Choice(n_users=12, n_items=items)
+    people = world.build(Source(world.catalogue(1), None, None, {}), 1, 2, Path())
+    policy = Production()
+    policy.bind(people)
+    user = np.arange(12)
+    seen = np.random.default_rng(0).integers(1, items + 1, (12, 128))
+    asked = Histories(user, np.zeros(12, dtype=np.int64), seen, seen > 0, seen)
+    policy.recall(asked.rows(slice(0, 2)), 100, 0)  # compiled
+    start = time.process_time()
+    slates = policy.recall(asked.rows(slice(2, 12)), 100, 0)
+    seconds = (time.process_time() - start) / 10
+    digest = hashlib.sha256(slates.items.tobytes() + slates.scores.tobytes()).hexdigest()
+    return {"seconds": seconds, "digest": digest[:12]}
+
+
+def _vectors(items: int) -> np.ndarray:
+    chance = np.random.default_rng(0)
+    centres = chance.standard_normal((1000, 64), dtype=np.float32)
+    vectors = centres[chance.integers(0, 1000, items + 1)]
+    vectors += 0.5 * chance.standard_normal((items + 1, 64), dtype=np.float32)
+    return 0.1 * vectors
+
+
+def _private() -> float:
+    """MiB that this process shares with nobody."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    held = (line.split() for line in lines if line.startswith(("Private_Dirty", "Private_Hugetlb")))
+    return sum(int(line[1]) for line in held) / 1024
+
+
+def index(users: int, items: int) -> dict[str, Any]:
+    """CPU seconds and MiB of opening the exact index, and of building it."""
+    import tempfile
+
+    from policies.retrieval import Exact, Search
+
+    figures: dict[str, Any] = {}
+    queries = _vectors(63)
+    seen = np.zeros((64, 0), dtype=np.int64)
+    Search().index(_vectors(5000)).search(queries, 60, seen)  # compiled
+    with tempfile.TemporaryDirectory() as folder:
+        before, start = _private(), time.process_time()
+        built: Exact | None = Exact(_vectors(items))
+        assert built is not None
+        figures |= {"built in s": time.process_time() - start, "built MiB": _private() - before}
+        built.save(Path(folder) / "index")
+        expected = built.search(queries, 60, seen)[0]
+        built = None
+        before, start = _private(), time.process_time()
+        kept = Search().saved(Path(folder) / "index")
+        figures["seconds"] = time.process_time() - start
+        assert kept is not None
+        assert np.array_equal(kept.search(queries, 60, seen)[0], expected)
+        figures["MiB held"] = _private() - before
+    return figures
+
+
+def prompts(users: int, items: int) -> dict[str, Any]:
+    """CPU seconds of the prompts of 64 users by all items and by cells."""
+    import torch
+
+    from policies.base import Sequences
+    from policies.retrieval import Search
+    from recgpt.model import GPT, Shape
+    from recgpt.prompts import Prompts, converse
+
+    model = GPT(items, 64, Shape()).initialise(torch.Generator().manual_seed(0)).eval()
+    vectors = _vectors(items)
+    with torch.no_grad():
+        model.items.weight[1:] = torch.from_numpy(vectors[1:])
+    clicked = np.random.default_rng(1).integers(1, items + 1, 64 * 8)
+    log = Sequences(np.arange(64), np.arange(65) * 8, clicked, clicked > 0, np.arange(len(clicked)))
+    search = Search("ivf", effort=16)
+    start = time.process_time()
+    cells = search.index(vectors)
+    figures: dict[str, Any] = {"built in s": time.process_time() - start}
+    found = []
+    for name, one in (("all items, s", None), ("seconds", cells)):
+        start = time.process_time()
+        found.append(converse(model, log, Prompts(1, "model"), "model", "items", 0, one).tokens)
+        figures[name] = time.process_time() - start
+    at = np.arange(len(found[0])) % 15 % 2 == 1
+    return {**figures, "the same": float((found[0] == found[1])[at].mean())}
+
+
+PARTS = {"adam": adam, "logger": logger, "index": index, "prompts": prompts}
 
 
 def in_checkout(tree: Path, part: str, users: int, items: int) -> dict[str, Any]:
@@ -75,10 +174,12 @@ def main() -> None:
     )
     parser.add_argument("part", choices=PARTS)
     parser.add_argument("--users", type=int, default=1_000_000)
-    parser.add_argument("--items", type=int, default=20_000)
+    parser.add_argument("--items", type=int, help="1,000,000; of adam 20,000")
     parser.add_argument("--before", type=Path, help="checkout of another revision")
     parser.add_argument("--one", action="store_true", help="here, as JSON")
     options = parser.parse_args()
+    if options.items is None:
+        options.items = 20_000 if options.part == "adam" else 1_000_000
     if options.one:
         import torch
 
@@ -94,7 +195,10 @@ def main() -> None:
     for name, tree in trees.items():
         figures = in_checkout(tree, options.part, options.users, options.items)
         seconds[name] = figures["seconds"]
-        said = ", ".join(f"{key} {value:,.4g}" for key, value in figures.items())
+        said = ", ".join(
+            f"{key} {value if isinstance(value, str) else format(value, ',.4g')}"
+            for key, value in figures.items()
+        )
         print(f"{options.part}, {name}: {said}", flush=True)
     if options.before:
         print(f"{options.part}: {seconds['now'] / seconds['before']:.3f} of before")

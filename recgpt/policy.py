@@ -395,6 +395,10 @@ class FineTune(PreTrain):
         """
         return None
 
+    def _prompt_index(self) -> Index | None:
+        """The index by which prompts are found; None: all items are looked at."""
+        return None
+
     @property
     def _reads_weights(self) -> bool:
         """Whether what is read of a history changes while the network is trained."""
@@ -420,7 +424,16 @@ class FineTune(PreTrain):
         prompts, source, windows = self._prompts(), self.source_, self.windows
         with one_thread():
             tuned = tune(
-                network, log, prompts, source, goal, self.tuning, fitting, windows, validate
+                network,
+                log,
+                prompts,
+                source,
+                goal,
+                self.tuning,
+                fitting,
+                windows,
+                validate,
+                self._prompt_index(),
             )
         self.tuned_ = tuned.chosen
 
@@ -496,6 +509,36 @@ class RecGPT(FineTune):
             return None
         return copy.deepcopy(network).eval()
 
+    def _prompt_index(self) -> Index | None:
+        """That over the items of the pre-trained network: as it was saved, or built when first
+        used.
+        """
+        search = self.prompts.search
+        if self.generator_ is None or search.kind == "exact":
+            return None
+        kept: GPT | None
+        index: Index | None
+        kept, index = self.__dict__.get("prompted_", (None, None))
+        if kept is not self.generator_:
+            folder = self.search_in_
+            index = None if folder is None else search.saved(self._prompts_in(folder))
+            if index is None:
+                vectors = self.generator_.vectors("items").detach().float().cpu().numpy()
+                index = search.index(vectors)
+            self.prompted_ = self.generator_, index
+        return index
+
+    def _prompts_in(self, folder: Path) -> Path:
+        """What the names of the files of this index begin with."""
+        return folder / f"prompts-{self._index_in(folder, self.prompts.search).name}"
+
+    def save_search(self, folder: Path) -> None:
+        """As of every `NetworkPolicy`, and the index of prompts."""
+        super().save_search(folder)
+        index, stem = self._prompt_index(), self._prompts_in(folder)
+        if index is not None and self.prompts.search.saved(stem) is None:
+            index.save(stem)
+
     def _check_state(self) -> None:
         if self._generates and not self.prompts.anew and self.generator_ is None:
             raise ValueError(
@@ -511,7 +554,8 @@ class RecGPT(FineTune):
         if self.generator_ is not None:
             model, layer = self.generator_, "items"
         log = _ragged(histories)
-        dialogues = converse(model, log, self.prompts, self.source_, layer, ROWS)
+        index = self._prompt_index()
+        dialogues = converse(model, log, self.prompts, self.source_, layer, ROWS, index)
         return dialogues.last(length)
 
 

@@ -7,7 +7,7 @@ i. A model may have generated them, or the user really was shown them: all else 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -24,6 +24,7 @@ from policies.base import (
     right_aligned,
 )
 from policies.jit import njit
+from policies.retrieval import Index, Search
 from recgpt.model import GENERATED, GPT, REAL, Layer
 
 ROWS = 512
@@ -53,6 +54,8 @@ class Prompts(Params):
             probability.
         beyond: generated prompts are for users with more than so many clicks.
         until: and for those with at most so many; 0: for all.
+        search: how the best item is found: among all items, or approximately, which is for
+            catalogues of some hundred thousand items and more.
     """
 
     window: int = 1
@@ -64,6 +67,7 @@ class Prompts(Params):
     least: float = 0.0
     beyond: int = 0
     until: int = 0
+    search: Search = field(default_factory=Search)
 
     def __post_init__(self) -> None:
         if not 0 <= self.least < 1:
@@ -88,6 +92,14 @@ class Prompts(Params):
             raise ValueError(
                 "prompts made 'anew' keep their number from epoch to epoch, those of 'least' do"
                 f" not: leave one out; got {self.least}"
+            )
+        unfit = {"form": self.form == "tail", "anew": self.anew, "least": self.least > 0}
+        if self.search.kind != "exact" and any(unfit.values()):
+            names = ", ".join(repr(name) for name, is_unfit in unfit.items() if is_unfit)
+            raise ValueError(
+                "an approximate 'search' of prompts is built once over the pre-trained items and"
+                f" knows no probabilities; leave {names} out, or let it be exact; got kind"
+                f" {self.search.kind!r}"
             )
         if not 0 <= self.window <= 49:
             raise ValueError(f"the 'window' of prompts must be within 0..49; got {self.window}")
@@ -240,7 +252,13 @@ def _recent(items: Any, clicked: Any, window: int, tokens: Any, segments: Any) -
 
 
 def converse(
-    model: GPT, sequences: Sequences, prompts: Prompts, source: str, layer: Layer, rows: int = 0
+    model: GPT,
+    sequences: Sequences,
+    prompts: Prompts,
+    source: str,
+    layer: Layer,
+    rows: int = 0,
+    index: Index | None = None,
 ) -> Dialogues:
     """The dialogues of every user of `sequences`.
 
@@ -250,7 +268,7 @@ def converse(
         prompts: how many, and for whom.
         source: `model`, `exposed` or `both`.
         layer: by which the model chooses its prompts.
-        rows: as in `generate`.
+        rows, index: as in `generate`.
     """
     if source == "model" or prompts.between == 0:
         clicks = sequences.clicks()
@@ -258,7 +276,7 @@ def converse(
     else:
         clicks, exposed = exposures(sequences, prompts.between)
     if source != "exposed":
-        exposed = generate(model, clicks, exposed, prompts, layer, rows)
+        exposed = generate(model, clicks, exposed, prompts, layer, rows, index)
     return interleave(clicks.offsets, clicks.items, exposed)
 
 
@@ -270,6 +288,7 @@ def generate(
     prompts: Prompts,
     layer: Layer = "items",
     rows: int = 0,
+    index: Index | None = None,
 ) -> IntArray:
     """Fill the empty places of `exposed` by Algorithm 1, for all users.
 
@@ -292,6 +311,7 @@ def generate(
         layer: the item vectors that are searched.
         rows: compute in blocks of exactly so many users, so that a user's prompts do not depend on
             who else is there; 0 = as is fastest.
+        index: over these vectors, by which the best item is found; None: all are looked at.
 
     Returns:
         `[N, K]`; rows of a user's first item, and of items older than the last `length`, stay as
@@ -307,7 +327,7 @@ def generate(
     n = np.minimum(n_clicks, model.shape.length)
     order = np.argsort(np.where(is_asked, n, 0), kind="stable")
     order = order[is_asked[order]]
-    search = PromptSearch(model, layer)
+    search = PromptSearch(model, layer, index)
     for start in range(0, len(order), rows or ROWS):
         users = order[start : start + (rows or ROWS)]
         length = n[users]
@@ -328,14 +348,17 @@ class PromptSearch:
     line 8).
 
     On a CPU the scores of a block stay in the cache and numpy's argmax is used: three times faster
-    than torch's.
+    than torch's. With an `index` it is asked, and finds nearly always the best item.
     """
 
     BLOCK = 64
 
-    def __init__(self, model: GPT, layer: Layer) -> None:
+    def __init__(self, model: GPT, layer: Layer, index: Index | None = None) -> None:
         self.model = model
         self.layer = layer
+        self.index = index
+        if index is not None:
+            return
         self.vectors = model.vectors(layer)[1:].t().contiguous()
         self.scores = self.vectors.new_empty(self.BLOCK, self.vectors.shape[1])
 
@@ -357,6 +380,13 @@ class PromptSearch:
             Items `[B]`; whether each has at least that probability, `[B]`.
         """
         query = self.model.query(hidden, self.layer)
+        if self.index is not None:
+            seen = np.zeros((len(query), 0), dtype=np.int64)
+            if left_out is not None:
+                seen = left_out.cpu().numpy()
+            items, _ = self.index.search(query.float().cpu().numpy(), 1, seen)
+            found = torch.from_numpy(items[:, 0]).to(query.device)
+            return found, torch.ones_like(found, dtype=torch.bool)
         if query.is_cuda:
             scores = query @ self.vectors
             if left_out is not None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from policies.base import Fitting, IntArray, Sequences, right_aligned
 from policies.losses import Loss, Objective
+from policies.retrieval import Index
 from policies.sequence import pieces
 from policies.train import Training, TrainingState, train
 from recgpt.model import GENERATED, GPT, Layer
@@ -162,14 +163,15 @@ def tune(
     fitting: Fitting,
     cut: Literal["last", "all"],
     validate: Callable[[], float] | None,
+    index: Index | None = None,
 ) -> TrainingState:
     """Prompt-tuning (4.3): the next real item from the dialogue, through the output layer (eq. 5),
     in place. Returns how it went.
 
     Prompts are generated once, before the first epoch; with `anew`, again before every epoch, by
-    the model as it then is.
+    the model as it then is. An `index` over its items finds them, where it is given.
     """
-    dialogues = converse(model, log, prompts, source, "items")
+    dialogues = converse(model, log, prompts, source, "items", index=index)
     lessons = Lessons(log.user, dialogues, model.shape.length, cut, prompts.everywhere)
 
     def generate_anew() -> None:

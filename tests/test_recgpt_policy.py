@@ -484,6 +484,32 @@ def test_without_unclicks_prompts_are_generated_and_exposed_ones_refused(example
         RecGPT(**BRIEF, prompts=Prompts(1, "exposed")).fit(clicks, example.catalogue, Fitting())
 
 
+def test_prompts_found_by_an_index_are_found_by_the_saved_one(
+    example: Example, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clicks, asked = example.sequences.clicks(), example.requests(12)
+    prompts = {kind: Prompts(1, "model", search=Search(kind)) for kind in ("exact", "hnsw")}
+    made = {
+        kind: RecGPT(**BRIEF, prompts=how).fit(clicks, example.catalogue, Fitting(seed=1))
+        for kind, how in prompts.items()
+    }
+    policy, exact = made["hnsw"], made["exact"]
+    for name, values in exact.state().items():  # of few items the best one is always found
+        np.testing.assert_array_equal(values, policy.state()[name])
+    policy.save(tmp_path)
+    assert len(list(tmp_path.glob("prompts-index-*.faiss"))) == 1
+    assert not list(tmp_path.glob("index-*"))  # serving looks at the few items there are
+
+    def refuse(*given: Any) -> None:
+        raise AssertionError("built again")
+
+    monkeypatch.setattr("policies.retrieval.Approximate.__init__", refuse)
+    loaded = policy.with_params().load(tmp_path)
+    np.testing.assert_array_equal(loaded.tokens(asked)[0], exact.tokens(asked)[0])
+    with pytest.raises(AssertionError, match="built again"):
+        policy.with_params().restore(policy.state()).tokens(asked)
+
+
 def test_prompts_are_made_by_the_pre_trained_model_unless_anew(example: Example) -> None:
     """Algorithm 1's input is the pre-trained block, in training and at serving."""
     clicks, training = (

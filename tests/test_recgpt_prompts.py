@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.base import Sequences
-from recgpt.model import GENERATED, GPT, REAL
+from policies.retrieval import Search
+from recgpt.model import GENERATED, GPT, REAL, Layer
 from recgpt.prompts import Prompts, converse, exposures, generate, interleave, recent
 from recgpt.tuning import Lessons
 from tests.worlds import small_gpt
@@ -107,6 +108,32 @@ def test_generated_prompts_are_algorithm_1_token_for_token(
         )  # items before the window have no prompts
         checked += len(tokens)
     assert checked > 20 * (window + 1)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("output", ["tied", "biased"])
+def test_an_index_that_finds_the_best_item_gives_the_prompts_of_all_items(
+    output: Any, fresh: bool
+) -> None:
+    model, sequences = small_gpt(seed=3, output=output), random_log(1)
+    layer: Layer = "items" if output == "tied" else "output"
+    prompts = Prompts(2, "model", fresh=fresh)
+    index = Search("hnsw").index(model.vectors(layer).detach().numpy())
+    exact, found = (
+        converse(model, sequences, prompts, "model", layer, 0, one) for one in (None, index)
+    )
+    np.testing.assert_array_equal(found.tokens, exact.tokens)
+    np.testing.assert_array_equal(found.prompt, exact.prompt)
+    assert found.prompt.any()
+
+
+@pytest.mark.parametrize("unfit", [{"least": 0.1}, {"anew": True}, {"form": "tail"}])
+def test_an_approximate_search_of_prompts_goes_with_what_it_knows(unfit: dict[str, Any]) -> None:
+    (name,) = unfit
+    with pytest.raises(
+        ValueError, match=rf"leave '{name}' out, or let it be exact; got kind 'ivf'"
+    ):
+        Prompts(1, "model", search=Search("ivf"), **unfit)
 
 
 def test_prompts_do_not_depend_on_who_else_is_there() -> None:
