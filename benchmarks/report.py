@@ -1,21 +1,27 @@
 """The report of a big run: CPU and wall seconds and peak memory of `abtest report` on a made log.
 
-    python -m benchmarks.report [--users 1000000] [--days 1] [--impressions 12]
+    python -m benchmarks.report [--users 1000000] [--days 1] [--impressions 12] [--before TREE]
 
 The log has two arms of the same users, `impressions` a user, day and arm, and every kind of
-feedback; it is written to Parquet, and the command is run in a process of its own, start of Python
-included.
+feedback; it is written to Parquet in parts of a million users at most, and the command is run in a
+process of its own, start of Python included. `--before` names the folder of another revision (`git
+worktree add`), which reports the same log in the same run, in turn with this one; the largest
+relative difference between the numbers of the two reports is printed.
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
+import json
+import multiprocessing
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,17 +29,21 @@ from policies.time import DAY
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
 
+PART = 1_000_000
+"""Users of a part, at most."""
 
-def arm(index: int, n_users: int, days: int, impressions: int, meta: Metadata) -> EventLog:
-    """The rows of one arm, in KEY order."""
-    random = np.random.default_rng(index)
+
+def rows_of(index: int, first: int, last: int, impressions: int, meta: Metadata) -> EventLog:
+    """The rows of the users first..last-1 in one arm, in KEY order."""
+    random = np.random.default_rng([index, first])
+    days, n_users = meta.days, last - first
     n = n_users * days * impressions
     day = np.tile(np.repeat(np.arange(days), impressions), n_users)
     request, position = np.divmod(np.tile(np.arange(impressions), n_users * days), 6)
     click = random.random(n, dtype=np.float32) < 0.4 + 0.004 * index
     columns = {
         "arm": np.full(n, index, np.uint8),
-        "user": np.repeat(np.arange(n_users, dtype=np.uint32), days * impressions),
+        "user": np.repeat(np.arange(first, last, dtype=np.uint32), days * impressions),
         "session": day,
         "request": request,
         "position": position,
@@ -56,6 +66,56 @@ def arm(index: int, n_users: int, days: int, impressions: int, meta: Metadata) -
     return EventLog.from_columns(columns, meta, sort=False)
 
 
+def make(log: Path, n_users: int, days: int, impressions: int) -> None:
+    """Write the log."""
+    scenario = {
+        "name": "benchmark",
+        "seed": 1,
+        "days": days,
+        "arms": {"a": {}, "b": {}},
+        "design": {"kind": "paired", "control": "a"},
+    }
+    meta = Metadata(("a", "b"), n_users, 10_000, control="a", days=days, scenario=scenario)
+    for index in range(2):
+        for first in range(0, n_users, PART):
+            last = min(first + PART, n_users)
+            part = rows_of(index, first, last, impressions, meta)
+            part.write(log / f"{index}-{first:012d}.parquet")
+
+
+def report(home: Path, tree: Path) -> str:
+    """`abtest report` of one revision: what it took, in words."""
+    start = time.monotonic()
+    place = {**os.environ, "PYTHONPATH": str(tree)}
+    command = [sys.executable, "-m", "simulator", "report", str(home), "--quiet"]
+    with subprocess.Popen(command, env=place, cwd=tree, stdout=subprocess.DEVNULL) as process:
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{tree}: the report ended with exit code {process.returncode}")
+    wall = time.monotonic() - start
+    cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
+    return f"{cpu:.1f} CPU s, {wall:.1f} s wall, peak {peak:.2f} GiB"
+
+
+def numbers(tree: Any) -> Iterator[float]:
+    """The numbers of a report, in order."""
+    if isinstance(tree, dict):
+        for key in sorted(tree):
+            yield from numbers(tree[key])
+    elif isinstance(tree, list):
+        for one in tree:
+            yield from numbers(one)
+    elif isinstance(tree, int | float):
+        yield float(tree)
+
+
+def difference(one: str, other: str) -> float:
+    """The largest relative difference between the numbers of two reports."""
+    pairs = zip(numbers(json.loads(one)), numbers(json.loads(other)), strict=True)
+    return max(abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0 for a, b in pairs)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -63,38 +123,29 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--impressions", type=int, default=12)
+    parser.add_argument("--before", type=Path, help="folder of another revision")
     given = parser.parse_args()
-    scenario = {
-        "name": "benchmark",
-        "seed": 1,
-        "days": given.days,
-        "arms": {"a": {}, "b": {}},
-        "design": {"kind": "paired", "control": "a"},
-    }
-    meta = Metadata(
-        ("a", "b"), given.users, 10_000, control="a", days=given.days, scenario=scenario
-    )
-    with tempfile.TemporaryDirectory() as home:
-        for index in range(2):
-            arm(index, given.users, given.days, given.impressions, meta).write(
-                Path(home) / "log" / f"{index}.parquet"
-            )
-        rows = EventLog.open(Path(home) / "log").n_rows
-        start = time.monotonic()
-        subprocess.run(
-            [sys.executable, "-m", "simulator", "report", home, "--quiet"],
-            check=True,
-            stdout=subprocess.DEVNULL,
+    own = Path(__file__).resolve().parents[1]
+    trees = {"this revision": own}
+    if given.before is not None:
+        trees = {"before": given.before.resolve(), **trees}
+    with tempfile.TemporaryDirectory() as folder:
+        home, found = Path(folder), []
+        # In a process of its own: a child's peak begins with what its parent holds.
+        maker = multiprocessing.get_context("spawn").Process(
+            target=make, args=(home / "log", given.users, given.days, given.impressions)
         )
-        wall = time.monotonic() - start
-        used = resource.getrusage(resource.RUSAGE_CHILDREN)
-        size = (Path(home) / "report.html").stat().st_size
-    print(f"{given.users:,} users x {given.days} days x 2 arms, {rows:,} impressions")
-    cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
-    print(
-        f"abtest report: {cpu:.1f} CPU s, {wall:.1f} s wall, peak {peak:.2f} GiB, page"
-        f" {size / 1024:.0f} KiB"
-    )
+        maker.start()
+        maker.join()
+        if maker.exitcode:
+            raise SystemExit(f"the log could not be made: exit code {maker.exitcode}")
+        rows = EventLog.open(home / "log").n_rows
+        print(f"{given.users:,} users x {given.days} days x 2 arms, {rows:,} impressions")
+        for name, tree in trees.items():
+            print(f"abtest report, {name}: {report(home, tree)}")
+            found.append((home / "report.json").read_text(encoding="utf-8"))
+        if len(found) > 1:
+            print(f"largest relative difference between the reports: {difference(*found):.1g}")
 
 
 if __name__ == "__main__":

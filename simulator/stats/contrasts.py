@@ -14,7 +14,7 @@ from simulator.stats import moments, quantiles, quantities
 from simulator.stats.moments import Floats, Moments, Sample
 from simulator.stats.quantities import ArmFigure
 from simulator.stats.replication import Replicated
-from simulator.stats.unit_table import TableError, Unit, UnitTable
+from simulator.stats.unit_table import Array, TableError, Unit, UnitTable
 
 
 class Further(Protocol):
@@ -248,10 +248,10 @@ class TableMoments:
             )
         return self._read[""]
 
-    def _whole(self, name: str, half: str) -> Floats:
-        source = {
+    def _whole(self, name: str, half: str) -> Array:
+        source: dict[str, Mapping[str, Array]] = {
             "numerator": self._table.numerators,
             "denominator": self._table.denominators,
             "covariate": self._table.covariates,
         }
-        return np.asarray(source[half][name], dtype=np.float64)
+        return source[half][name]

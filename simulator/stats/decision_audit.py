@@ -50,7 +50,7 @@ from simulator.stats.moments import Floats
 from simulator.stats.randomise import ROOM, Rate
 from simulator.stats.replication import Dealing
 from simulator.stats.rule import STANDARD, Rule
-from simulator.stats.unit_table import UnitTable
+from simulator.stats.unit_table import UnitTable, as_floats
 from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import POWER, Lift, Uncorrected, in_families, noncentrality
 
@@ -222,8 +222,8 @@ class _Models:
         places = [table.arms.index(arm) for arm in arms]
         self._own: Answers = {
             m: (
-                table.numerators[m][places],
-                table.denominators[m][places] if m in table.denominators else None,
+                as_floats(table.numerators[m][places]),
+                as_floats(table.denominators[m][places]) if m in table.denominators else None,
             )
             for m in metrics
         }

@@ -140,8 +140,13 @@ class FitPopulation:
         first = tables[0]
         self.arms, self.metrics = first.arms, {m: first.metrics[m] for m in first.numerators}
         self.n_users, self.n_fits = days.n_users, len(tables)
-        self.top = {m: np.stack([t.numerators[m] for t in tables]) for m in self.metrics}
-        self.bottom = {m: np.stack([t.denominators[m] for t in tables]) for m in first.denominators}
+        self.top = {
+            m: np.stack([t.numerators[m] for t in tables], dtype=np.float64) for m in self.metrics
+        }
+        self.bottom = {
+            m: np.stack([t.denominators[m] for t in tables], dtype=np.float64)
+            for m in first.denominators
+        }
 
     def mean(self, metric: str, arm: str) -> float:
         """The true mean (or ratio) of a method: over all fits and users."""

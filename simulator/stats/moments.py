@@ -186,7 +186,7 @@ def samples(columns: Sequence[Floats], group: npt.NDArray[Any], k: int) -> list[
             at = np.flatnonzero(here == g)
             part = block[:, : len(at)]
             for i, column in enumerate(columns):
-                np.take(column[start : start + CHUNK], at, out=part[i], mode="clip")
+                part[i] = column[start : start + CHUNK].take(at, mode="clip")
             sums[g].add(part)
     return [s.sample() for s in sums]
 

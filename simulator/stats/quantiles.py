@@ -50,6 +50,9 @@ def merged(values: Floats, weights: Weights) -> tuple[Floats, Weights]:
     """Distinct values `[k]`, ascending, and their counts `[k, R]`, from `weights` `[n, R]`; samples
     are the last axis.
     """
+    if weights.shape[1] == 1 and (weights == 1).all():  # one whole sample: nothing to reorder
+        distinct, counts = np.unique(values, return_counts=True)
+        return distinct, counts[:, None].astype(weights.dtype)
     order = np.argsort(values, kind="stable")
     ordered = values[order]
     first = np.flatnonzero(np.concatenate(([True], ordered[1:] != ordered[:-1])))

@@ -139,10 +139,10 @@ def dependence(table: UnitTable) -> dict[str, float]:
     (Rosenbaum, "The consequences of adjustment for a concomitant variable that has been affected by
     the treatment", JRSS A 1984). Levels of fewer than `LEAST` units count as one.
     """
-    from scipy.stats import chi2_contingency
-
     if table.assigned is None:
         return {}
+    from scipy.stats import chi2_contingency
+
     by_group = {}
     here = table.assigned >= 0
     for group, labels in table.groups.items():

@@ -131,8 +131,8 @@ class UnitTable:
         unit: what a unit is.
         arms: names of the arms.
         metrics: by name, in the order of print.
-        numerators: by metric name, `[arms, units]` or `[units]` float64; a metric without data is
-            absent.
+        numerators: by metric name, `[arms, units]` or `[units]`; a metric without data is absent.
+            Float64, or unsigned whole numbers in few bytes (`in_few_bytes`): `sums` gives float64.
         denominators: the same for ratio metrics only.
         assigned: `[units]` arm index (-1: in no arm), or None when paired.
         cluster: `[units]` what a unit belongs to (the user of a user-day), or None when units are
@@ -203,10 +203,10 @@ class UnitTable:
                 f"metric {metric!r} has no data in this table; it has {list(self.numerators)}"
             )
         top, bottom = self.numerators[metric], self.denominators.get(metric)
-        if self.assigned is None:
-            return top[index], None if bottom is None else bottom[index]
-        here = self.assigned == index
-        return top[here], None if bottom is None else bottom[here]
+        here = index if self.assigned is None else self.assigned == index
+        sums, below = (None if half is None else as_floats(half[here]) for half in (top, bottom))
+        assert sums is not None
+        return sums, below
 
     def where(self, keep: Array) -> UnitTable:
         """The units at `keep` (a mask or an index array over units): a segment, a bootstrap
@@ -251,7 +251,7 @@ class UnitTable:
         """What a metric that is no mean is computed from: its rows, or the sums of the units."""
         if metric in self.details:
             return self.details[metric]
-        return Details((self.numerators[metric],), None, self.assigned)
+        return Details((as_floats(self.numerators[metric]),), None, self.assigned)
 
     def frame(self) -> pd.DataFrame:
         """One row per (arm, unit): `arm`, `unit`, each metric's sum (and `<metric>.denominator`),
@@ -268,15 +268,29 @@ class UnitTable:
             pick = (index, at) if self.assigned is None else at
             columns: dict[str, Any] = {"arm": name, "unit": at}
             for metric, top in self.numerators.items():
-                columns[metric] = top[pick]
+                columns[metric] = as_floats(top[pick])
                 if metric in self.denominators:
-                    columns[f"{metric}.denominator"] = self.denominators[metric][pick]
+                    columns[f"{metric}.denominator"] = as_floats(self.denominators[metric][pick])
             for covariate, values in self.covariates.items():
                 taken = covariate in self.numerators
                 columns[f"{covariate}.before" if taken else covariate] = values[at]
             columns |= {n: v[at] for n, v in self.groups.items()}
             parts.append(pd.DataFrame(columns))
         return pd.concat(parts, ignore_index=True)
+
+
+def in_few_bytes(sums: Array) -> Array:
+    """Sums in the smallest unsigned type that holds them, if they are whole numbers by their type;
+    others as they are.
+    """
+    if sums.dtype.kind not in "iu" or not sums.size:
+        return sums
+    return sums.astype(np.min_scalar_type(sums.max()), copy=False)
+
+
+def as_floats(sums: Array) -> Floats:
+    """Sums as float64, which nothing that is taken from them leaves; no copy where they are."""
+    return np.asarray(sums, dtype=np.float64)
 
 
 def _cut(values: Array, share: float) -> Array:

@@ -14,7 +14,7 @@ from simulator.log.metadata import FIT, FITTED_ONCE
 from simulator.log.metrics import DEFAULT_METRICS, METRICS, Rows, chosen
 from simulator.log.schema import LogRows
 from simulator.stats.derived import DerivedColumns
-from simulator.stats.unit_table import Array, TableError
+from simulator.stats.unit_table import Array, TableError, in_few_bytes
 from simulator.stats.user_days import UserDays
 
 
@@ -39,11 +39,9 @@ class _Cells:
     def add(self, first: int, sums: Array) -> None:
         """Add whole numbers, int64, or float64 to the cells from `first` on."""
         here = slice(first, first + len(sums))
-        total = self.values[here] + sums
-        needed = np.min_scalar_type(total.max()) if total.dtype.kind == "i" else total.dtype
-        kind = np.promote_types(needed, self.values.dtype)
-        if kind != self.values.dtype:
-            self.values = self.values.astype(kind)
+        total = in_few_bytes(self.values[here] + sums)
+        kind = np.promote_types(total.dtype, self.values.dtype)
+        self.values = self.values.astype(kind, copy=False)
         self.values[here] = total
 
 

@@ -10,7 +10,15 @@ import numpy as np
 from policies.products import matmul
 from simulator.log.metrics import Metric, Term
 from simulator.stats.clustering import clustered
-from simulator.stats.unit_table import Array, Floats, TableError, Unit, UnitTable, mean_table
+from simulator.stats.unit_table import (
+    Array,
+    Floats,
+    TableError,
+    Unit,
+    UnitTable,
+    in_few_bytes,
+    mean_table,
+)
 
 
 @dataclass(frozen=True)
@@ -230,7 +238,7 @@ class UserDays:
             with np.errstate(invalid="ignore"):
                 return np.asarray(cube.sum(axis=1, dtype=np.float64) / counts)
         if unit == "user":
-            by_unit = cube.sum(axis=2, dtype=np.float64)
+            by_unit = cube[:, :, 0] if cube.shape[2] == 1 else in_few_bytes(cube.sum(axis=2))
         else:
             by_unit = cube.reshape(len(self.arms), -1).astype(np.float64)
         if self.assigned is None:
