@@ -14,7 +14,7 @@ import resource
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -180,8 +180,34 @@ def speed(sizes: list[tuple[int, int]], days: int, tick: float) -> None:
 
 
 def serving(names: list[str], n_users: int, n_items: int, days: int, interests: int) -> None:
-    """Print the requests per CPU second of arms with fitted policies, ranking included: recall 60,
-    slates of 6; the policy's own share.
+    """Print the requests per CPU second of arms with fitted policies; the policy's own share."""
+    print(
+        f"\n{n_users:,} users x {n_items:,} items: requests per CPU second, served and answered"
+        " (fits of one epoch)"
+    )
+    for one in served(names, n_users, n_items, days, interests):
+        print(
+            f"  {one.policy:<16} {one.requests / one.seconds:>9,.0f} requests/s  ({one.requests:,}"
+            f" requests; {1 - one.inside / one.seconds:.1%} of the time outside the policy)",
+            flush=True,
+        )
+
+
+@dataclass
+class ServedArm:
+    """What an arm took: CPU seconds in all, those of them inside the policy, and of its fit."""
+
+    policy: str
+    requests: int
+    seconds: float
+    inside: float
+    fit: float
+
+
+def served(
+    names: list[str], n_users: int, n_items: int, days: int, interests: int = 0
+) -> Iterator[ServedArm]:
+    """Arms with fitted policies, ranking included: recall 60, slates of 6.
 
     As in `scenarios/kuaishou_like.yaml`: the users have lived with the app's recommender for a
     week, on whose log everything is fitted, and each arm serves the days after it. A first day, not
@@ -218,14 +244,12 @@ def serving(names: list[str], n_users: int, n_items: int, days: int, interests: 
     )
     log = EventLog(Metadata(("history",), n_users, n_items), rows).sequences()
     ranker = Ranker.fit(log, source.catalogue, HISTORY, 1.0)
-    print(
-        f"\n{n_users:,} users x {n_items:,} items: requests per CPU second, served and answered"
-        " (fits of one epoch)"
-    )
     for name in names:
         params = EPOCH.get(name, {"training": {"epochs": 1}})
         one_torch_thread()
+        start = time.process_time()
         fit = make(name, params).fit(log, source.catalogue, Fitting(1))
+        learned = time.process_time() - start
         ways: dict[str, dict[str, Any]] = {name: {}}
         if name == "recgpt" and interests:
             quotas = {"quotas": (1,) * interests}
@@ -239,12 +263,7 @@ def serving(names: list[str], n_users: int, n_items: int, days: int, interests: 
                 users.restore({name: column.copy() for name, column in fresh.items()})
                 lived, seconds = run(desk, past.lives.rows(user), PAST, end)
                 object.__setattr__(policy, "recall", inner)
-            n, rest = lived.tape.n_requests, 1 - clock.seconds["policy"] / seconds
-            print(
-                f"  {label:<16} {n / seconds:>9,.0f} requests/s  ({n:,} requests; {rest:.1%} of the"
-                " time outside the policy)",
-                flush=True,
-            )
+            yield ServedArm(label, lived.tape.n_requests, seconds, clock.seconds["policy"], learned)
 
 
 SECONDS = ("argmax", "marginal")
