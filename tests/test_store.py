@@ -284,6 +284,21 @@ def test_a_folder_of_other_things_is_no_place_for_a_run(memory: str) -> None:
         pass
 
 
+def test_what_has_gone_from_the_store_is_not_read_from_its_copy(memory: str) -> None:
+    store, base = store_of(f"{memory}/tables")
+    store.write_text(f"{base}/users.csv", "user\n1\n")
+    store.write_text(f"{base}/items.csv", "item\n1\n")
+    assert (here(f"{memory}/tables") / "users.csv").read_text() == "user\n1\n"
+    held_run(f"{memory}/run")
+    store.delete(f"{base}/users.csv")
+    store.delete(store_of(f"{memory}/run")[1])
+    assert [file.name for file in here(f"{memory}/tables").iterdir()] == ["items.csv"]
+    assert not present(here(f"{memory}/run") / "work" / "claim.json")
+    done = CliRunner().invoke(main, ["report", f"{memory}/run"])
+    assert done.exit_code == 2
+    assert f"{memory}/run: has no .parquet parts" in done.output
+
+
 # Runs.
 
 

@@ -30,11 +30,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from policies.staging import PART, place_of
 from simulator.log.remote import LOCK, TRACKED, RemoteRun
 from simulator.log.store import FileError, address_of, around, place
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo
 
 LEDGER = "pieces.jsonl"
 """Name of the ledger; a folder with this file is a run's folder."""
@@ -515,12 +518,21 @@ def fetch_all(path: Path) -> None:
     for root in roots:
         Ledger(root).refresh()
         Ledger(root).fetch(root)
-    for file, there_now in found.items():
-        here = bucket / file
-        if any(here.is_relative_to(root) for root in roots):
-            continue
-        if not here.is_file() or here.stat().st_mtime < there_now.mtime.timestamp():
-            store.read(file, here)
+    for name, there_now in found.items():
+        file = bucket / name
+        if not any(file.is_relative_to(root) for root in roots) and _is_old(file, there_now):
+            store.read(name, file)
+    for file in filter(Path.is_file, [path, *path.rglob("*")]):
+        is_gone = file.absolute().relative_to(bucket).as_posix() not in found
+        if is_gone and not any(file.is_relative_to(root) for root in roots):
+            file.unlink()
+
+
+def _is_old(file: Path, stored: FileInfo) -> bool:
+    """Whether the copy of a file is not there, or perhaps older: not all stores tell the time."""
+    if not file.is_file() or stored.mtime is None:
+        return True
+    return bool(file.stat().st_mtime < stored.mtime.timestamp())
 
 
 def _is_run(folder: Path, bucket: Path) -> bool:
