@@ -5,7 +5,8 @@ verdicts, and what is missing would be enough.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from scipy import stats
 from simulator.log.metrics import Absolute, Declared, MetricError, declared, metric
 from simulator.report.sentences import in_words
 from simulator.stats import tests
-from simulator.stats.decision import Answer, count_answers, decide, decide_table, power_of_each
+from simulator.stats.decision import Answer, Decision, decide, evidence, power_of_each
 from simulator.stats.frames import from_frame
 from simulator.stats.joint import JointLaw
 from simulator.stats.margins import Margins, answer_margins, planned
@@ -69,6 +70,21 @@ def draw(
         yield replace(base, numerators=columns)
 
 
+def decide_table(table: UnitTable, red: Sequence[str] = ()) -> Decision | None:
+    return decide(*evidence(table, "control"), red=red)
+
+
+def count_answers(tables: Iterable[UnitTable]) -> dict[str, Counter[Answer]]:
+    """How often each arm is shipped, held and dropped."""
+    counts: dict[str, Counter[Answer]] = defaultdict(Counter)
+    for table in tables:
+        decision = decide_table(table)
+        assert decision is not None
+        for one in decision.arms:
+            counts[one.arm][one.answer] += 1
+    return counts
+
+
 def at_most(count: int, repetitions: int, share: float) -> bool:
     """Whether a count is within the Monte-Carlo error of a share that it should not exceed."""
     return count <= stats.binom.ppf(0.9999, repetitions, share)
@@ -77,7 +93,7 @@ def at_most(count: int, repetitions: int, share: float) -> bool:
 @pytest.mark.parametrize("arms", [1, 2])
 def test_where_nothing_differs_hardly_an_arm_ships(arms: int) -> None:
     repetitions = 400 // arms
-    counts = count_answers(draw(repetitions, {}, arms), "control")
+    counts = count_answers(draw(repetitions, {}, arms))
     assert at_most(sum(own["ship"] for own in counts.values()), repetitions, 0.025)
     assert at_most(sum(own["drop"] for own in counts.values()), repetitions, 0.05)
 
@@ -87,7 +103,7 @@ def test_a_guardrail_that_loses_its_margin_ships_in_five_of_a_hundred(
     harmed: str, by: float
 ) -> None:
     """The successes are certain: without the guardrail the arm would always ship."""
-    counts = count_answers(draw(400, {"watch": 0.5, "clicks": 0.5, harmed: by}), "control")
+    counts = count_answers(draw(400, {"watch": 0.5, "clicks": 0.5, harmed: by}))
     assert at_most(counts["new1"]["ship"], 400, 0.05)
     assert not at_most(counts["new1"]["ship"], 400, 0.001), "the level is used"
     assert counts["new1"]["drop"] < 400 * 0.1
@@ -100,7 +116,7 @@ def test_a_success_at_its_detectable_lift_ships_with_the_promised_power() -> Non
     error = 0.5 * math.sqrt(2 / N)
     lift = noncentrality(2.0 * N - 2, each, 1 - 0.05 / 2) * error
     assert noncentrality(2.0 * N - 2, each, 0.9) * ERROR < 0.05
-    counts = count_answers(draw(400, {"watch": lift}), "control")
+    counts = count_answers(draw(400, {"watch": lift}))
     assert not at_most(counts["new1"]["ship"], 400, 0.7)
     assert at_most(400 - counts["new1"]["ship"], 400, 0.2 + 0.025)
 
@@ -121,7 +137,7 @@ def test_a_success_at_its_detectable_lift_ships_with_the_promised_power() -> Non
     ],
 )
 def test_every_cause_has_its_answer(moved: dict[str, float], answer: Answer, cause: str) -> None:
-    decision = decide_table(next(draw(1, moved)), "control")
+    decision = decide_table(next(draw(1, moved)))
     assert decision is not None
     (arm,) = decision.arms
     assert (arm.answer, arm.reasons[0].cause, decision.answer) == (answer, cause, answer)
@@ -129,7 +145,7 @@ def test_every_cause_has_its_answer(moved: dict[str, float], answer: Answer, cau
 
 def test_no_lift_is_acted_upon_where_the_test_is_unsound_or_methods_are_not_known() -> None:
     table = next(draw(1, {"watch": 0.5, "latency": 0.2}))
-    red = decide_table(table, "control", red=["sample ratio"])
+    red = decide_table(table, ["sample ratio"])
     assert red is not None
     assert (red.answer, red.arms[0].reasons[0].subject) == ("hold", "sample ratio")
     methods = decide([], [], table.metrics, on="methods", unknown={"new1": "one fit"})
@@ -137,7 +153,7 @@ def test_no_lift_is_acted_upon_where_the_test_is_unsound_or_methods_are_not_know
     assert (methods.answer, methods.arms[0].reasons[0].subject) == ("hold", "one fit")
     plain = declared(table.metrics, {})
     undeclared = {name: replace(m, role="exploratory", margin=None) for name, m in plain.items()}
-    assert decide_table(replace(table, metrics=undeclared), "control") is None
+    assert decide_table(replace(table, metrics=undeclared)) is None
 
 
 def test_one_success_is_not_charged_for_what_is_looked_at_besides() -> None:
@@ -225,7 +241,7 @@ def test_the_users_that_are_missing_would_be_enough() -> None:
     table = replace(table, numerators={**table.numerators, "watch": moved})
     metrics = declared(table.metrics, {})
     metrics["clicks"] = replace(metrics["clicks"], role="exploratory")
-    decision = decide_table(replace(table, metrics=metrics), "control")
+    decision = decide_table(replace(table, metrics=metrics))
     assert decision is not None
     (reason,) = [r for r in decision.arms[0].reasons if r.cause == "not better"]
     row = next(r for r in lifts(replace(table, metrics=metrics), "control") if r.metric == "watch")

@@ -10,7 +10,7 @@ from simulator.log.metrics import Metric, Term
 from simulator.stats import intervals, tests, verdict
 from simulator.stats.choices import Choices
 from simulator.stats.contrasts import TableMoments, influences
-from simulator.stats.decision import count_answers, evidence
+from simulator.stats.decision import decide, evidence
 from simulator.stats.intervals import Side
 from simulator.stats.joint import JointLaw
 from simulator.stats.margins import Margins, answer_margins
@@ -116,8 +116,9 @@ def test_a_decision_ships_as_often_as_its_rule_promises(alternative: str, most: 
     choices = Choices(level=0.9, alternative=alternative)  # type: ignore[arg-type]
     shipped = 0
     for one in tables:
-        answers = count_answers([one], "a", choices=choices)
-        shipped += any(own["ship"] for own in answers.values())
+        decision = decide(*evidence(one, "a", choices=choices))
+        assert decision is not None
+        shipped += any(arm.answer == "ship" for arm in decision.arms)
     error = 3 * np.sqrt(most * (1 - most) / n)
     assert most - error < shipped / n < most + error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import COUNT, FOLDER, SOURCE, goes_on
+from simulator.cli.options import COUNT, FOLDER, QUIET, SOURCE, goes_on
 from simulator.cli.say import say
 
 
@@ -38,9 +38,7 @@ from simulator.cli.say import say
 )
 @click.option("--out", type=FOLDER, help="Folder of the result; runs/foretell/<name> if left out.")
 @click.option("--resume", is_flag=True, help="Go on with the run of a scenario in --out.")
-@click.option(
-    "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
-)
+@QUIET
 def foretell(
     sources: tuple[Path, ...],
     target: str | None,

@@ -7,9 +7,8 @@ from typing import Any
 
 import click
 
-from simulator.cli.failure import failures
-from simulator.cli.options import COUNT, FOLDER, SOURCE, goes_on
-from simulator.cli.say import say
+from simulator.cli.options import COUNT, FOLDER, SOURCE
+from simulator.cli.studies import of_one_lift, study
 
 
 @click.command("map")
@@ -24,9 +23,6 @@ from simulator.cli.say import say
         " Once or twice."
     ),
 )
-@click.option("--arm", help="Whose lift; may be left out where there is one besides the control.")
-@click.option("--control", help="Over whom; the scenario's control if left out.")
-@click.option("--metric", default="click", show_default=True, help="In which metric.")
 @click.option(
     "--runs",
     type=COUNT,
@@ -55,29 +51,9 @@ from simulator.cli.say import say
     help="Folder of the map; runs/map/<name> if left out.",
 )
 @click.option("--seed", type=int, help="Overrides the scenario's seed: that of the first run.")
-@click.option("--days", type=COUNT, help="Overrides the days of the A/B.")
-@click.option(
-    "--engine.executor",
-    "executor",
-    type=click.Choice(["serial", "processes", "ray"]),
-    help="Where work is done (speed only).",
-)
 @click.option("--resume", is_flag=True, help="Take over the finished runs of the map in --out.")
-@click.option(
-    "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
-)
-def map_(
-    scenario: Path,
-    over: tuple[str, ...],
-    out: Path | None,
-    control: str | None,
-    seed: int | None,
-    days: int | None,
-    executor: str | None,
-    resume: bool,
-    quiet: bool,
-    **how: Any,
-) -> None:
+@of_one_lift
+def map_(scenario: Path, **how: Any) -> None:
     """The lift of an arm of SCENARIO as a surface over one parameter or two of the world or of a
     policy: where does it win, where does it lose, and where is that not decided?
 
@@ -90,30 +66,7 @@ def map_(
     abtest map my.yaml --over arms.itemknn.params.neighbours=5:500:log --runs 16
     abtest map my.yaml --over serving.history=8,32,128 --metric watch_time
     """
-    from simulator.log.workspace import file_name
-    from simulator.page.terminal import show
-    from simulator.run.progress import board
-    from simulator.scenario.model import Scenario, find
     from simulator.surface.map_page import document, save
     from simulator.surface.mapping import map_lift
 
-    with failures():
-        overrides = {"seed": seed, "days": days, "engine.executor": executor}
-        overrides["design.control"] = control
-        loaded = Scenario.load(scenario, overrides, {"design.control": "--control"})
-        root = out or Path("runs") / "map" / file_name(loaded.name)
-        with failures(goes_on(scenario, root, "runs")):
-            with board(quiet=quiet) as progress:
-                surface = map_lift(
-                    loaded,
-                    over,
-                    root,
-                    folder=find(scenario).parent,
-                    resume=resume,
-                    progress=progress,
-                    **how,
-                )
-            page = save(surface, root)
-            if not quiet:
-                show(document(surface))
-            say(page)
+    study("runs", scenario, map_lift, save, document, **how)

@@ -80,6 +80,28 @@ class NamesParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 NAMES = NamesParam()
 
 
+QUIET = click.option(
+    "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
+)
+DAYS = click.option("--days", type=COUNT, help="Overrides the days of the A/B.")
+EXECUTOR = click.option(
+    "--engine.executor",
+    "executor",
+    type=click.Choice(["serial", "processes", "ray"]),
+    help="Where work is done (speed only).",
+)
+GATE = click.option(
+    "--gate", is_flag=True, help="Exit code by the decision: 0 ship, 3 hold, 4 drop."
+)
+REWARD = click.option(
+    "--reward",
+    type=NAMES,
+    metavar="A,B,...",
+    default="click",
+    show_default=True,
+    help="click, watch (s) or other feedback in the log; A,B for several.",
+)
+
 TRACK = click.option(
     "--track",
     metavar="TRACKER",

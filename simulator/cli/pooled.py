@@ -7,20 +7,13 @@ from pathlib import Path
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import FOLDER, NAMES, SAMPLES, SEED, SOURCE
+from simulator.cli.options import FOLDER, QUIET, REWARD, SAMPLES, SEED, SOURCE
 from simulator.cli.say import say
 
 
 @click.command()
 @click.argument("source", metavar="RUN", type=SOURCE)
-@click.option(
-    "--reward",
-    type=NAMES,
-    metavar="A,B,...",
-    default="click",
-    show_default=True,
-    help="click, watch (s) or other feedback in the log; A,B for several.",
-)
+@REWARD
 @click.option(
     "--repetitions",
     type=SAMPLES,
@@ -30,7 +23,7 @@ from simulator.cli.say import say
 )
 @click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--out", type=FOLDER, help="Folder of the result; runs/pooled/<run> if left out.")
-@click.option("--quiet", is_flag=True, help="No progress bars, no table; only the path.")
+@QUIET
 def pooled(
     source: Path,
     reward: tuple[str, ...],

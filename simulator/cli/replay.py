@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from simulator.cli.failure import failures
-from simulator.cli.options import COUNT, FOLDER, NAMES, RESAMPLES, SEED, SOURCE
+from simulator.cli.options import COUNT, FOLDER, NAMES, QUIET, RESAMPLES, REWARD, SEED, SOURCE
 from simulator.cli.say import say
 
 
@@ -34,14 +34,7 @@ from simulator.cli.say import say
     metavar="A,B,...",
     help="Only these estimators, in this order; all that are right for the log if left out.",
 )
-@click.option(
-    "--reward",
-    type=NAMES,
-    metavar="A,B,...",
-    default="click",
-    show_default=True,
-    help="click, watch (s) or other feedback in the log; A,B for several.",
-)
+@REWARD
 @click.option("--arm", help="Whose impressions; `history`, or the only arm, if left out.")
 @click.option(
     "--test-days",
@@ -100,9 +93,7 @@ from simulator.cli.say import say
     "--seed", type=SEED, default=0, show_default=True, help="Of fits, folds and resamples."
 )
 @click.option("--out", type=FOLDER, help="Folder of the result; runs/replay/<source> if left out.")
-@click.option(
-    "--quiet", is_flag=True, help="No progress bars, no table; only the path of the page."
-)
+@QUIET
 @click.pass_context
 def replay(
     context: click.Context,

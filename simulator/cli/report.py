@@ -21,6 +21,7 @@ from simulator.cli.options import (
     ALTERNATIVE,
     CSV,
     FOLDER,
+    GATE,
     LEVEL,
     METRIC_FILE,
     SOURCE,
@@ -105,11 +106,7 @@ TABLE = (
     metavar="METRIC",
     help="A metric that does not differ in a sound test.",
 )
-@click.option(
-    "--gate",
-    is_flag=True,
-    help="Exit code by the decision: 0 ship, 3 hold, 4 drop.",
-)
+@GATE
 @click.option(
     "--guardrail",
     "guardrails",

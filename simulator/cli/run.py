@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import CSV, RUN_FOLDER, SOURCE, TRACK, goes_on
+from simulator.cli.options import CSV, EXECUTOR, GATE, RUN_FOLDER, SOURCE, TRACK, goes_on
 from simulator.cli.say import can_decide, hand_on, leave_by_decision, say, say_report, tracker_of
 
 if TYPE_CHECKING:
@@ -43,12 +43,7 @@ if TYPE_CHECKING:
     type=int,
     help="Parts that the users are cut into (speed and memory only).",
 )
-@click.option(
-    "--engine.executor",
-    "executor",
-    type=click.Choice(["serial", "processes", "ray"]),
-    help="Where work is done (speed only).",
-)
+@EXECUTOR
 @click.option(
     "--resume",
     is_flag=True,
@@ -64,11 +59,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Report no lift where a check is red (a world out of calibration, ...).",
 )
-@click.option(
-    "--gate",
-    is_flag=True,
-    help="Exit code by the decision: 0 ship, 3 hold, 4 drop.",
-)
+@GATE
 @click.option(
     "--keep-going",
     is_flag=True,

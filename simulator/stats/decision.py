@@ -25,7 +25,7 @@ Everything here is a function of rows: no data is read.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
@@ -381,21 +381,6 @@ def _more_users(times: float, n_units: int) -> float:
     return max(math.ceil((times - 1.0) * n_units), 0.0) if times <= MOST_TIMES else math.nan
 
 
-def decide_table(
-    table: UnitTable,
-    control: str,
-    margins: Margins | None = None,
-    red: Sequence[str] = (),
-    choices: Choices | None = None,
-) -> Decision | None:
-    """The decision on a table of units, on its models: `decide` on the rows of its verdict.
-
-    Raises:
-        MetricError, TableError: as `evidence`.
-    """
-    return decide(*evidence(table, control, margins, choices), red=red)
-
-
 def evidence(
     table: UnitTable,
     control: str,
@@ -421,21 +406,3 @@ def evidence(
     )
     answers = bounds.answer_margins(table, control, asked, past, alpha=choices.rule.alpha)
     return rows, answers, metrics
-
-
-def count_answers(
-    tables: Iterable[UnitTable],
-    control: str,
-    margins: Margins | None = None,
-    choices: Choices | None = None,
-) -> dict[str, dict[Answer, int]]:
-    """How often each arm is shipped, held and dropped over many tables (re-randomised ones): what
-    the rule does where the truth is known.
-    """
-    counts: dict[str, dict[Answer, int]] = {}
-    for table in tables:
-        decision = decide_table(table, control, margins, choices=choices)
-        for one in decision.arms if decision is not None else ():
-            own = counts.setdefault(one.arm, {"ship": 0, "hold": 0, "drop": 0})
-            own[one.answer] += 1
-    return counts

@@ -16,8 +16,9 @@ user together, so that metrics keep the dependence that they have:
 
 A lift is planted by scaling an arm's own answers (where a metric has negative values, by shifting
 them) until its mean over all users of the run is as wished. The decision on a sample is made by the
-functions of the report: `decision.decide_table` on the models; on methods `methods.FitTables` of
-fits that are drawn with the users, both arms having fits of one method (`stats.fit_audit`).
+functions of the report: `decision.evidence` and `decide` on the models; on methods
+`methods.FitTables` of fits that are drawn with the users, both arms having fits of one method
+(`stats.fit_audit`).
 """
 
 from __future__ import annotations
