@@ -35,10 +35,12 @@ kills: $(STAMP)
 # One place of the statistics, the estimators or the products changed at a time: does a test notice? A sample (MUTANTS=--all for all):
 # some hours, and it goes on where it was stopped: docs/design.md.
 mutants: $(STAMP) .venv-mutants/.installed
-	.venv-mutants/bin/python .ci/mutants.py --python $(BIN)/python $(MUTANTS)
+	.venv-mutants/bin/python .ci/mutants.py $(MUTANTS)
 
-.venv-mutants/.installed:
+# What abtest needs is that of $(VENV), which stands behind its own packages.
+.venv-mutants/.installed: $(STAMP)
 	$(PYTHON) -m venv .venv-mutants
+	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' > $$(.venv-mutants/bin/python -c 'import site; print(site.getsitepackages()[0])')/abtest.pth
 	.venv-mutants/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
 	touch $@
 

@@ -5,10 +5,15 @@
     make mutants MUTANTS=--again      # the survivors once more, after new tests
     make mutants MUTANTS='--seed 2 --only simulator/stats/power.py'
 
-cosmic-ray makes the mutants and runs the tests. Each worker has a copy of the working tree, so
-nothing here is touched. A kernel of numba is compiled anew for each mutant of its file: numba looks
-at a file's time and size. What has been tried is kept in `.mutants/`, and the next call goes on
-from there; delete the folder, or change the code, to begin anew.
+cosmic-ray makes the mutants. On each one the tests of its room that name its module are tried,
+those first that speak of the changed function, until one fails or `SECONDS` of computing are over.
+So a mutant counts as killed only if a test failed on it, or ran into a limit far beyond that; a
+survivor may still die in tests that were not tried.
+
+Each worker has a copy of the working tree, so nothing here is touched, and has loaded what lies on
+the floors below the room, so that a mutant costs its tests and little else. A kernel of numba is
+compiled anew for each mutant of its file: numba looks at a file's time and size. What has been
+tried is kept in `.mutants/`, and the next call goes on from there; delete the folder to begin anew.
 
 Some mutants change nothing that anybody could see. Those which a rule can tell are not made (types,
 decorators that compile); the others stand in `mutants.toml`, each with the reason.
@@ -18,28 +23,35 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import fnmatch
 import hashlib
-import multiprocessing.util
+import importlib.util
+import json
+import math
+import multiprocessing
 import os
 import random
+import re
 import resource
-import shlex
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
+import time
 import tomllib
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import lru_cache
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
-import attrs
-from cosmic_ray.commands import init
-from cosmic_ray.mutating import mutate_and_test
-from cosmic_ray.testing import run_tests
-from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import TestOutcome, WorkItem, WorkResult
+import pytest
+from cosmic_ray.ast import ast_nodes, get_ast_from_path
+from cosmic_ray.ast.ast_query import ASTQuery
+from cosmic_ray.plugins import get_operator, operator_names
+from parso.tree import NodeOrLeaf
 
 ROOT = Path(__file__).resolve().parent.parent
 STATE = ROOT / ".mutants"
@@ -52,69 +64,39 @@ ROOMS = {
         "directions",
         "report_tables",
         "table_files",
+        "launches",
+        "learned_metric",
     ),
-    "simulator/offpolicy": ("offpolicy_*", "fidelity"),
+    "simulator/offpolicy": ("offpolicy_*", "fidelity", "rollout", "pooled", "launches"),
     "policies/products.py": ("products", "retrieval", "nearest", "scored"),
 }
 """What is mutated, and the tests that must notice it."""
 
-FIRST = {
-    "stats/adjustment": "stats_audit stats_ratios",
-    "stats/analyses": "stats_audit stats_choices",
-    "stats/audit": "stats_audit",
-    "stats/checks": "stats_checks stats_docs",
-    "stats/choices": "stats_choices",
-    "stats/clustering": "stats_choices stats_designs",
-    "stats/contrasts": "stats_ratios stats_verdict",
-    "stats/efficiency": "stats_designs",
-    "stats/frames": "stats_frames directions",
-    "stats/intervals": "stats_verdict",
-    "stats/looking": "stats_audit",
-    "stats/margins": "directions",
-    "stats/methods": "fits",
-    "stats/moments": "stats_verdict stats_designs stats_checks",
-    "stats/ordered": "stats_audit",
-    "stats/power": "stats_power",
-    "stats/quadrature": "stats_quadrature",
-    "stats/quantiles": "stats_choices",
-    "stats/randomise": "stats_audit",
-    "stats/readings": "stats_readings",
-    "stats/replication": "stats_replication",
-    "stats/resampling": "stats_choices",
-    "stats/rows": "report_tables stats_frames",
-    "stats/segments": "stats_ratios stats_frames",
-    "stats/sequential": "stats_sequential",
-    "stats/tests": "stats_verdict stats_checks",
-    "stats/unit_table": "stats_frames stats_choices",
-    "stats/units": "metrics stats_designs",
-    "stats/user_days": "stats_designs metrics",
-    "stats/verdict": "stats_verdict",
-    "stats/wrong": "stats_audit",
-    "offpolicy/fidelity": "fidelity",
-    "offpolicy/fidelity_page": "fidelity",
-    "offpolicy/agreement": "fidelity",
-    "offpolicy/online": "fidelity",
-    "offpolicy/rounds": "offpolicy_rounds",
-    "offpolicy/slates": "offpolicy_exact",
-    "offpolicy/estimators": "offpolicy_exact",
-    "offpolicy/reward_model": "offpolicy_exact",
-    "offpolicy/target": "offpolicy_exact",
-    "offpolicy": "offpolicy_replay",
-    "policies/products": "products",
-}
-"""The tests that run before the others, because most mutants of a module (or of a folder) die in
-them.
-"""
-
-SAMPLE = {"simulator/stats": 90, "simulator/offpolicy": 60, "policies/products.py": 30}
+SAMPLE = {"simulator/stats": 70, "simulator/offpolicy": 42, "policies/products.py": 14}
 UNSEEN = ("njit", "overload", "cache", "lru_cache")
 """Decorators without which a function returns the same."""
 
-MEMORY, PATIENCE, SPARE = 12, 5, 30
-"""GiB of address space; how many times the seconds of computing that tests take without a mutant,
-and seconds beyond. A mutant may ask for more memory than there is, or never end. Seconds are of the
-processor, and a busy machine makes them longer: so they are measured where the mutants are tried.
+LIBRARIES = ("numba", "numpy", "pandas", "pyarrow", "pydantic", "scipy.stats", "statsmodels.api")
+BELOW = {
+    "simulator/stats": ("policies.check", "simulator.users.choice", "simulator.log.eventlog"),
+    "simulator/offpolicy": ("simulator.run.pipeline", "simulator.report", "simulator.datasets"),
+    "policies/products.py": (),
+}
+"""What is loaded once: it imports nothing of the room."""
+
+SECONDS, LIMIT, MEMORY = 15, 150, 12
+"""Seconds of computing after which no further test is begun; after which a mutant counts as killed
+by a limit; GiB of address space. A mutant may ask for more memory than there is, or never end.
 """
+
+LONGEST = 3600
+"""Seconds of a clock after which tests are ended that wait for something instead of computing."""
+
+Place = tuple[Path, int, int, int]
+"""A mutant: its file, which node of it, which operator of cosmic-ray, which of its ways."""
+
+Kept = dict[str, Any]
+"""A mutant: its file, function and line, the line before and after, its outcome and the test."""
 
 
 def files(room: str) -> list[Path]:
@@ -122,22 +104,8 @@ def files(room: str) -> list[Path]:
     return sorted(place.rglob("*.py")) if place.is_dir() else [place]
 
 
-def stages(path: str) -> tuple[tuple[str, ...], ...]:
-    """Test files of a module: those which run first, and the others of its room."""
-    patterns = next(tests for room, tests in ROOMS.items() if path.startswith(room))
-    names = [path.stem.removeprefix("test_") for path in sorted((ROOT / "tests").glob("test_*.py"))]
-    room = [name for name in names if any(fnmatch.fnmatch(name, one) for one in patterns)]
-    place = Path(path.removeprefix("simulator/")).with_suffix("")
-    places = [str(place), *map(str, place.parents)]
-    first = next((FIRST[one].split() for one in places if one in FIRST), [])
-    return tuple(tuple(stage) for stage in (first, room) if stage)
-
-
-def command(python: str, tests: tuple[str, ...], seconds: str | int = "unlimited") -> str:
-    run = [python, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
-    run += [f"tests/test_{name}.py" for name in tests]
-    limits = f"ulimit -v {MEMORY << 20} && ulimit -t {seconds}"
-    return shlex.join(["sh", "-c", f"{limits} && exec {shlex.join(run)}"])
+def digest(*parts: bytes) -> str:
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 # Which mutants.
@@ -155,155 +123,254 @@ def unseen(path: Path) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
                 yield (one.lineno, one.col_offset - 1), (one.end_lineno, one.end_col_offset)
 
 
-def choose(items: list[WorkItem], room: str, n: int | None, seed: int) -> list[WorkItem]:
-    """`n` of a room's mutants: places in turn from all of its modules, of each place one mutant."""
-    spans = {path: list(unseen(path)) for path in files(room)}
-    places: dict[Path, dict[tuple[int, int], list[WorkItem]]] = {}
-    for item in items:
-        one = item.mutations[0]
-        inside = any(
-            low <= one.start_pos and one.end_pos <= high for low, high in spans[one.module_path]
-        )
-        if not inside:
-            places.setdefault(one.module_path, {}).setdefault(one.start_pos, []).append(item)
-    if n is None:
-        return [item for of_place in places.values() for some in of_place.values() for item in some]
-    draw = random.Random(f"{seed} {room}")
-    queues = []
-    for _, of_place in sorted(places.items()):
-        order = sorted(of_place)
-        draw.shuffle(order)
-        queues.append([draw.choice(sorted(of_place[place], key=kind)) for place in order])
-    taken: list[WorkItem] = []
-    # A module gives as many of its places as it has a share of all, so round after round.
-    while len(taken) < n and any(queues):
-        weights = [len(queue) for queue in queues]
-        taken.append(draw.choices(queues, weights)[0].pop())
-    return taken
+def possible(paths: list[Path]) -> list[list[Place]]:
+    """The mutants of each place, in the order of files and lines."""
+    operators = [get_operator(name) for name in sorted(operator_names())]
+    every = [operator() for operator in operators if not operator.arguments()]
+    places = defaultdict(list)
+    for path in paths:
+        spans = list(unseen(path))
+        nodes = (node for node in ast_nodes(get_ast_from_path(path)) if is_changed(node))
+        for number, node in enumerate(nodes):
+            for of, operator in enumerate(every):
+                for index, (begin, end) in enumerate(operator.mutation_positions(node)):
+                    if not any(low <= begin and end <= high for low, high in spans):
+                        places[path, begin].append((path, number, of, index))
+    return [places[place] for place in sorted(places)]
 
 
-def module(item: WorkItem) -> str:
-    return str(item.mutations[0].module_path.relative_to(ROOT))
+CHANGED = ("comparison", "factor", "not_test", "test", "number", "keyword")
+CHANGED += ("if_stmt", "while_stmt", "assert_stmt", "for_stmt", "decorator", "except_clause")
 
 
-def kind(item: WorkItem) -> tuple[str, int]:
-    return item.mutations[0].operator_name, item.mutations[0].occurrence
+def is_changed(node: NodeOrLeaf) -> bool:
+    """Whether an operator of cosmic-ray may change it: there are 200, slow to ask one by one."""
+    if node.type == "except_clause":  # a tuple of exceptions is not changed
+        return node.children[1].type == "name"
+    return node.type in CHANGED or (node.type == "operator" and node.value not in "()[]{},.:=;->")
 
 
-def prepare(db: WorkDB, n: int | None, seed: int, only: str) -> None:
-    """Put the mutants that are to be tried into the session."""
-    rooms = {room: [path for path in files(room) if only in str(path)] for room in ROOMS}
-    init([path for paths in rooms.values() for path in paths], db, {})
-    items = db.work_items
-    wanted: list[WorkItem] = []
-    for room, paths in rooms.items():
-        own = [item for item in items if item.mutations[0].module_path in paths]
-        share = None if n is None else max(1, n * SAMPLE[room] // sum(SAMPLE.values()))
-        wanted += choose(own, room, share, seed)
-    db.clear()
-    db.add_work_items(wanted)
+def choose(places: list[list[Place]], n: int, draw: random.Random) -> list[Place]:
+    """One mutant of each of `n` places, at equal distances from a random start.
+
+    So every file gives as many as it has a share of all places.
+    """
+    step = len(places) / min(n, len(places))
+    start = draw.uniform(0, step)
+    return [
+        draw.choice(places[int(start + step * number)]) for number in range(min(n, len(places)))
+    ]
+
+
+def describe(place: Place) -> Kept:
+    """The mutant, by what does not move when other code does."""
+    path, number, of, index = place
+    operators = [get_operator(name) for name in sorted(operator_names())]
+    operator = [one for one in operators if not one.arguments()][of]()
+    tree = get_ast_from_path(path)
+    before = tree.get_code()
+    node = [node for node in ast_nodes(tree) if is_changed(node)][number]
+    lines = [node.start_pos[0], node.end_pos[0]]
+    name, parent = ASTQuery(node).get_definition_name(), node.parent
+    changed = operator.mutate(node, index)
+    if changed is not node:
+        parent.children = [changed if one is node else one for one in parent.children]
+        parent.children = [one for one in parent.children if one is not None]
+    code = tree.get_code()
+    old, new = before.splitlines(), code.splitlines()
+    # What differs, without the lines that are alike before and after it.
+    low = next((row for row, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(new))
+    high = 0
+    while high < min(len(old), len(new)) - low and old[-1 - high] == new[-1 - high]:
+        high += 1
+    return {
+        "file": str(path.relative_to(ROOT)),
+        "lines": lines,
+        "in": name or "",
+        "before": "\n".join(row.strip() for row in old[low : len(old) - high]),
+        "after": "\n".join(row.strip() for row in new[low : len(new) - high]),
+        "code": code,
+    }
+
+
+# Which tests.
+
+
+def tests_of(file: str) -> list[Path]:
+    """The test files of the room that name the module; or else a module of ours that names it."""
+    patterns = next(tests for room, tests in ROOMS.items() if file.startswith(room))
+    of_room = [
+        path
+        for path in sorted((ROOT / "tests").glob("test_*.py"))
+        if any(fnmatch.fnmatch(path.stem.removeprefix("test_"), one) for one in patterns)
+    ]
+    modules = {dotted(file)}
+    if not any(modules & named(path) for path in of_room):
+        every = [path for room in ROOMS for path in files(room)]
+        modules = {dotted(str(path.relative_to(ROOT))) for path in every if modules & named(path)}
+    return [path for path in of_room if modules & named(path)] or of_room
+
+
+def dotted(file: str) -> str:
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+@cache
+def named(path: Path) -> set[str]:
+    """The modules that a file imports, and what it imports from modules, by their full names."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def chosen(mutant: Kept) -> list[str]:
+    """The tests that a mutant has to survive, those that speak of its function first."""
+    tests = []
+    for path in tests_of(mutant["file"]):
+        text = path.read_text(encoding="utf-8")
+        own = bool(mutant["in"]) and re.search(rf"\b{mutant['in']}\b", text) is not None
+        for node in ast.parse(text).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                body = ast.get_source_segment(text, node) or ""
+                speaks = own and re.search(rf"\b{mutant['in']}\b", body) is not None
+                tests.append((not speaks, not own, f"tests/{path.name}::{node.name}"))
+    return [test for *_, test in sorted(tests, key=lambda test: test[:2])]
 
 
 # The work of one worker.
 
 
-def begin() -> None:
-    """Make this worker's copy of the tree, kernels included, and go there."""
+def begin(room: str) -> None:
+    """Make this worker's copy of the tree, kernels included, and load what a mutant leaves as it
+    is: libraries, and our modules on the floors below the room.
+    """
     copy = tempfile.mkdtemp(prefix="mutants-")
     multiprocessing.util.Finalize(None, shutil.rmtree, (copy, True), exitpriority=1)
     left_out = shutil.ignore_patterns(".*", "runs", "build", "dist")
     shutil.copytree(ROOT, copy, dirs_exist_ok=True, ignore=left_out)
     os.chdir(copy)
+    sys.path.insert(0, copy)
     os.environ["PYTHONPATH"] = copy
     os.environ.setdefault("ABTEST_DATA", str(ROOT.parent / "shared" / "data"))
+    for name in (*LIBRARIES, *BELOW[room]):
+        importlib.import_module(name)
 
 
-LONGEST = 14400
-"""Seconds of a clock after which tests are ended that wait for something instead of computing."""
+def apart(work: Callable[[], int]) -> int:
+    """The status of a process that does this: its exit code, or less than 0 for a signal."""
+    pid = os.fork()
+    if not pid:
+        status = 3
+        try:
+            os.setsid()
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), 1)
+                os.dup2(nowhere.fileno(), 2)
+            resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY << 30, MEMORY << 30))
+            signal.alarm(LONGEST)
+            status = int(work())
+        finally:
+            os._exit(status)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    with contextlib.suppress(ProcessLookupError):  # it left no process behind
+        os.killpg(pid, signal.SIGKILL)
+    return status
 
 
-def attempt(item: WorkItem, python: str) -> WorkResult:
-    """One mutant: its first tests, and where it survives them the others of the room."""
-    own = attrs.evolve(item.mutations[0], module_path=Path(module(item)))
-    for tests in stages(module(item)):
-        limited = command(python, tests, limit(tests, python))
-        result = mutate_and_test([own], limited, LONGEST)
-        if result.test_outcome != TestOutcome.SURVIVED:
-            break
-    return result
+class Watch:
+    """Writes down the first test that failed, and stops when the seconds are over."""
+
+    def __init__(self, to: Path) -> None:
+        self.to, self.end = to, time.process_time() + SECONDS
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.to.write_text(report.nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed and not self.to.exists():
+            self.to.write_text(report.nodeid)
+        elif time.process_time() > self.end:
+            pytest.exit("the seconds are over", 0)
 
 
-@lru_cache
-def limit(tests: tuple[str, ...], python: str) -> int:
-    """The seconds of computing that these tests may take; they are run without a mutant to see.
+def attempt(mutant: Kept) -> Kept:
+    """Run its tests on a mutant, and say what became of it."""
+    path, note = Path(mutant["file"]), Path("killer")
+    tests = chosen(mutant)
+    note.unlink(missing_ok=True)
+    original, times = path.read_bytes(), path.stat()
+    path.write_text(mutant.pop("code"), encoding="utf-8")
+    try:
+        run = ["-x", "-q", "-p", "no:cacheprovider", *tests]
+        status = apart(lambda: pytest.main(run, plugins=[Watch(note)]))
+    finally:
+        path.write_bytes(original)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
+    killer = note.read_text() if note.exists() else ""
+    if status > 0 and not killer:
+        raise RuntimeError(f"pytest ended with {status} and no failure: {' '.join(tests)}")
+    survived = "survived" if status == 0 else "killed by a limit"
+    return mutant | {"outcome": "killed" if killer else survived, "test": killer}
+
+
+def control(killers: set[str]) -> None:
+    """Hold that the tests which failed on a mutant pass without one.
 
     Raises:
-        RuntimeError: they fail, so they could not tell anything of a mutant.
+        RuntimeError: they do not, so they say nothing of any mutant.
     """
-    before = computed()
-    outcome, output = run_tests(command(python, tests), LONGEST)
-    if outcome != TestOutcome.SURVIVED:
-        raise RuntimeError(f"{' '.join(tests)} fail without any mutant:\n{output[-3000:]}")
-    return SPARE + PATIENCE * round(computed() - before)
-
-
-def computed() -> float:
-    """Seconds of computing of the tests so far."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    run = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *sorted(killers)]
+    if killers and subprocess.run(run, cwd=ROOT, check=False).returncode:
+        raise RuntimeError("a test that failed on a mutant fails without one, too")
 
 
 # What came out.
 
 
-def change(item: WorkItem, result: WorkResult) -> tuple[str, str, str]:
-    """In which function, and the line before and after, without its indentation."""
-    lines = (result.diff or "").splitlines()
-    before = [line[1:].strip() for line in lines if line.startswith("-") and line[:3] != "---"]
-    after = [line[1:].strip() for line in lines if line.startswith("+") and line[:3] != "+++"]
-    return item.mutations[0].definition_name or "", "\n".join(before), "\n".join(after)
+def interval(killed: int, n: int) -> tuple[float, float]:
+    """Wilson's interval of 95% for a share."""
+    z, share = 1.959964, killed / n
+    middle, width = (
+        share + z * z / (2 * n),
+        z * math.sqrt(share * (1 - share) / n + (z / n / 2) ** 2),
+    )
+    return (middle - width) / (1 + z * z / n), (middle + width) / (1 + z * z / n)
 
 
-def outcome(result: WorkResult) -> str:
-    if result.test_outcome == TestOutcome.SURVIVED:
-        return "survived"
-    said = result.output or ""
-    return "killed" if "FAILED" in said or "ERROR" in said else "killed by a limit"
-
-
-def report(db: WorkDB) -> int:
-    """Print every survivor and the score of each room; 1 where a score is below 90%."""
+def report(results: list[Kept]) -> int:
+    """Print every survivor and the score of each room; 1 where the score of all is below 90%."""
     listed = tomllib.loads((ROOT / ".ci" / "mutants.toml").read_text(encoding="utf-8"))
-    equivalent = {(one["in"], one["before"], one["after"]) for one in listed["equivalent"]}
-    low = False
-    for room in ROOMS:
-        done = [
-            (item, result)
-            for item, result in db.completed_work_items
-            if module(item).startswith(room)
-        ]
-        if not done:
-            continue
-        survivors = [one for one in done if outcome(one[1]) == "survived"]
-        unlisted = [one for one in survivors if change(*one) not in equivalent]
-        for item, result in unlisted:
-            name, before, after = change(item, result)
-            print(f"{module(item)}:{item.mutations[0].start_pos[0]} in {name}")
-            print(f"  - {before}\n  + {after}")
-        killed, same = len(done) - len(survivors), len(survivors) - len(unlisted)
-        score = killed / max(killed + len(unlisted), 1)
-        limits = sum(outcome(result) == "killed by a limit" for _, result in done)
-        low |= score < 0.9
-        print(
-            f"{room}: {killed} of {killed + len(unlisted)} mutants killed ({score:.0%}), {limits}"
-            f" of them by a limit; {same} more are equivalent"
-        )
-    return int(low)
+    name = lambda one: (one["in"], one["before"], one["after"])  # noqa: E731
+    equivalent = {name(one) for one in listed["equivalent"]}
+    score = 1.0
+    for room in (*ROOMS, ""):
+        done = [one for one in results if one["file"].startswith(room)]
+        survivors = [one for one in done if one["outcome"].startswith("survived")]
+        alive = [one for one in survivors if name(one) not in equivalent]
+        for one in alive if room else ():
+            print(f"{one['file']}:{one['lines'][0]} in {one['in']}: {one['outcome']}")
+            print(f"  - {one['before']}\n  + {one['after']}")
+        killed, limits = len(done) - len(survivors), sum("limit" in one["outcome"] for one in done)
+        if n := killed + len(alive):
+            score = killed / n
+            low, high = interval(killed, n)
+            print(
+                f"{room or 'all'}: {killed} of {n} mutants killed ({score:.0%}, 95% interval"
+                f" {low:.0%} to {high:.0%}), {limits} of them by a limit;"
+                f" {len(survivors) - len(alive)} more are equivalent"
+            )
+    return int(score < 0.9)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", default=str(ROOT / ".venv" / "bin" / "python"))
     parser.add_argument("--all", action="store_true", help="every mutant, not a sample")
     parser.add_argument("--sample", type=int, default=sum(SAMPLE.values()), help="how many")
     parser.add_argument("--seed", type=int, default=1, help="of the sample")
@@ -313,39 +380,41 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="only print what there is")
     options = parser.parse_args()
 
-    n = None if options.all else options.sample
     code = [path.read_bytes() for room in ROOMS for path in files(room)]
-    key = hashlib.sha256(b"".join(code) + f"{n} {options.seed} {options.only}".encode()).hexdigest()
+    which = f"{options.all} {options.sample} {options.seed} {options.only}"
     STATE.mkdir(exist_ok=True)
-    session = STATE / f"{key[:16]}.sqlite"
-    if not session.exists():
-        part = session.with_suffix(".part")
-        part.unlink(missing_ok=True)
-        with use_db(str(part)) as db:
-            prepare(db, n, options.seed, options.only)
-        part.replace(session)
-    with use_db(str(session)) as db:
-        pending = list(db.pending_work_items)
-        if options.again:
-            done = db.completed_work_items
-            pending += [item for item, result in done if outcome(result) == "survived"]
-        if options.report:
-            pending = []
-        if pending:
-            run(db, pending, options.python, options.workers)
-        return report(db)
-
-
-def run(db: WorkDB, pending: list[WorkItem], python: str, workers: int) -> None:
-    """Try the mutants, those of a module by any worker; each result is kept as it comes."""
-    with ProcessPoolExecutor(workers, initializer=begin) as pool:
-        tries = {pool.submit(attempt, item, python): item for item in pending}
-        for n, job in enumerate(as_completed(tries), 1):
-            item, result = tries[job], job.result()
-            db.set_result(item.job_id, result)
-            spec = item.mutations[0]
-            place = f"{module(item)}:{spec.start_pos[0]}"
-            print(f"{n}/{len(tries)} {outcome(result)} {place} {spec.operator_name}", flush=True)
+    sample = STATE / f"{digest(*code, which.encode())}.json"
+    tried = sample.with_suffix(".jsonl")
+    if not sample.exists():
+        draw = random.Random(options.seed)
+        mutants = []
+        for room in ROOMS:
+            places = possible([path for path in files(room) if options.only in str(path)])
+            share = max(1, options.sample * SAMPLE[room] // sum(SAMPLE.values()))
+            every = [one for place in places for one in place]
+            mutants += every if options.all else choose(places, share, draw) if places else []
+        # In random order, so that a run that is stopped has tried a sample, too.
+        draw.shuffle(mutants)
+        sample.write_text(json.dumps([describe(one) for one in mutants]))
+    tried.touch()
+    done = {one["number"]: one for one in map(json.loads, tried.read_text().splitlines())}
+    pending = []
+    for number, mutant in enumerate(json.loads(sample.read_text())):
+        before = done.get(number, {}).get("outcome", "")
+        if number not in done or (options.again and before.startswith("survived")):
+            pending.append(mutant | {"number": number})
+    if pending and not options.report:
+        for room in ROOMS:
+            own = [one for one in pending if one["file"].startswith(room)]
+            with multiprocessing.get_context("fork").Pool(options.workers, begin, (room,)) as pool:
+                for n, one in enumerate(pool.imap_unordered(attempt, own), 1):
+                    done[one["number"]] = one
+                    with tried.open("a") as kept:
+                        kept.write(json.dumps(one) + "\n")
+                    place = f"{one['file']}:{one['lines'][0]}"
+                    print(f"{n}/{len(own)} {one['outcome']} {place} {one['test']}", flush=True)
+            control({one["test"] for one in done.values() if one["file"].startswith(room)} - {""})
+    return report(list(done.values()))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from simulator.offpolicy.choice import choose
 from simulator.offpolicy.diagnostics import EstimateVerdict
 from simulator.offpolicy.lifts import LOGGING, OffPolicyLift, Pair, off_policy_lifts, separate
 from simulator.offpolicy.replay import ReplaySettings, evaluate
+from simulator.offpolicy.result import ReplayResult
 from simulator.offpolicy.uncertainty import FirstOrder, multipliers
 from simulator.stats import intervals
 
@@ -116,6 +117,10 @@ def test_what_a_control_refuses_and_what_the_log_cannot_say() -> None:
     by_name = {lift.estimator: lift for lift in off_policy_lifts(found, "policy 1")}
     assert by_name["rips"].refused is not None
     assert by_name["rips"].moments is None
+    first, second, *_ = found[0].precedence
+    lifts = tuple((by_name | {first: replace(by_name[first], refused="no support")}).values())
+    result = ReplayResult("", "click", "", 1, tuple(found), {}, (), (), "policy 1", lifts)
+    assert result.lift_of("policy 0") is by_name[second]
     assert by_name["ips"].refused is None
     assert by_name["matching"].word == "weak"
     assert any(reason.startswith("of the control: ") for reason in by_name["matching"].reasons)

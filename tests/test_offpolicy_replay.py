@@ -313,7 +313,9 @@ def test_effective_sample_size_and_largest_weights() -> None:
     assert [weight for weight, _ in summary.largest] == pytest.approx(sorted(w, reverse=True)[:10])
     assert summary.coverage == 1.0
     drawn = Uniform()(rounds).slates[:, 0]
-    assert summary.matched_impressions == np.count_nonzero(drawn == rounds.item)
+    matched = np.count_nonzero(drawn == rounds.item)
+    assert summary.matched_impressions == matched
+    assert summary.share_of_impressions_matched == matched / len(rounds)
 
 
 def test_a_policy_is_asked_with_what_came_before_and_fitted_on_the_past_only() -> None:

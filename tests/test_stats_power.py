@@ -86,6 +86,12 @@ def test_simulation_agrees_with_the_formula_on_a_log() -> None:
             assert drawn.value == pytest.approx(0.8, abs=0.06), (metric, design, n)
 
 
+def test_a_curve_is_simulated_at_a_quarter_a_half_and_all_of_the_users_needed() -> None:
+    need = power.users_needed(PILOT, 0.2, "split")
+    shown = power.curve(PILOT, 0.2, "split", population=power.imagined(PILOT), repetitions=20)
+    assert [n for n, _ in shown.simulated] == [int(need * share) for share in (0.25, 0.5, 1.0)]
+
+
 def test_imagined_users_have_the_moments_and_the_power_of_the_pilot() -> None:
     p = Pilot("x", 7.0, 9.0, 4.0, 0.7)
     o = power.imagined(p)

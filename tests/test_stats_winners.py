@@ -154,6 +154,10 @@ def test_a_normal_prior_is_the_conjugate_posterior() -> None:
     mean = lifts + gain @ (0.005 - lifts)
     spread = cov - gain @ cov
     assert draws.mean(axis=0) == pytest.approx(mean, abs=3e-4)
+    reach = 1.96 * np.sqrt(np.diag(spread))
+    for i, chance in enumerate(winners.chances(one, "old", prior)[1:]):
+        ends = (mean[i] - reach[i], mean[i] + reach[i])
+        assert (chance.shrunk_low, chance.shrunk_high) == pytest.approx(ends, abs=1e-3)
     assert np.cov(draws.T) == pytest.approx(spread, abs=3e-6)
 
 
