@@ -2,8 +2,9 @@
 a count must not end a machine.
 
 The figures are counted from the arrays that a worker holds, each an upper bound of its kind, and
-added as if all were held at once. `scenarios/million_users.yaml` is put at 5.2 GiB; its two workers
-and main process were measured at 7.2 GB in all (docs/results.md).
+added as if all were held at once. `scenarios/million_users.yaml` is put at 3.8 GiB; its largest
+process was measured at 2.3 GiB, its two workers and main process at 4.3 GiB in all
+(docs/results.md).
 """
 
 from __future__ import annotations
