@@ -30,7 +30,6 @@ from benchmarks import report as made
 from benchmarks.simulator import ServedArm, live, served
 from policies.base import silent
 from simulator.log.eventlog import EventLog
-from simulator.log.metadata import Metadata
 from simulator.report.gather import gather
 
 HOUR = 3600.0
@@ -105,12 +104,10 @@ def _report_of_a_row(folder: Path) -> float:
     """CPU seconds that a report takes for each row more."""
     taken = []
     for n_users in (2_000, 10_000, 40_000):  # the first compiles
-        meta = Metadata(("a", "b"), n_users, 10_000, control="a", days=1)
-        parts = folder / f"report-{n_users}"
-        for index in range(2):
-            made.arm(index, n_users, 1, 12, meta).write(parts / f"{index}.parquet")
+        log = folder / f"report-{n_users}"
+        made.make(log, n_users, 1, 12)
         start = time.process_time()
-        gather(EventLog.open(parts), arms=("a", "b"), runtime=None, progress=silent)
+        gather(EventLog.open(log), arms=(), runtime=None, progress=silent)
         taken.append(time.process_time() - start)
     return (taken[2] - taken[1]) / (2 * 30_000 * 12)
 
