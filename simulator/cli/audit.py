@@ -171,8 +171,8 @@ def audit(
     from simulator.stats.rule import Rule
 
     with failures("the audit was interrupted; nothing was written"):
-        log, home = find(source)
-        days = units.read(log).in_order(Workspace(home).declared_arms)
+        log, home = find(source, inspect=False)
+        days = units.read(log, inspect=True).in_order(Workspace(home).declared_arms)
         if metrics:
             days = days.of_metrics(metrics)
         control = log.metadata.control or days.arms[0]

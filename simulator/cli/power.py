@@ -543,8 +543,8 @@ def _read(
         raise ReportError(
             f"--metrics: for tables; {source} is a log, whose scenario declares its metrics"
         )
-    log, home = find(source)
-    days = units.read(log).in_order(Workspace(home).declared_arms)
+    log, home = find(source, inspect=False)
+    days = units.read(log, inspect=True).in_order(Workspace(home).declared_arms)
     name = control or log.metadata.control or days.arms[0]
     days.by("day").arm(name)
     return days, days.by("user"), name

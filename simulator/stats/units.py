@@ -18,12 +18,19 @@ from simulator.stats.unit_table import Array, TableError, in_few_bytes
 from simulator.stats.user_days import UserDays
 
 
-def read(log: EventLog, metrics: Iterable[str] | None = None) -> UserDays:
+def read(log: EventLog, metrics: Iterable[str] | None = None, *, inspect: bool = False) -> UserDays:
     """Sum a log in one streaming pass: memory grows with users and days, not with impressions. The
     arguments and errors are those of `UserSums`.
+
+    Args:
+        log, metrics: of `UserSums`.
+        inspect: hold every row to the rules before it counts (a log that nobody has validated).
+
+    Raises:
+        LogError: a row that breaks a rule, with `inspect`.
     """
     sums = UserSums(log, metrics)
-    for rows in log.stretches(sums.columns, 1 << 20):
+    for rows in log.inspected() if inspect else log.stretches(sums.columns, 1 << 20):
         sums.add(rows)
     return sums.user_days()
 
