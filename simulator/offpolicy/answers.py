@@ -36,8 +36,13 @@ RATE = 0.2
 the same log loss.
 """
 
-MEAN_PRIOR, TASTE_PRIOR = 20.0, 5.0
-"""Impressions' worth of the mean that smooth an item's mean reward, and of 0 that smooth a taste.
+MEAN_PRIOR, NEAR_PRIOR = 20.0, 5.0
+"""Impressions' worth of the mean that smooth an item's mean reward, and of 0 that smooth a surplus.
+"""
+
+NEAR = 0.5, 48.0, np.inf
+"""Hours within which the weight of an impression of the same user falls to 1 / e: of one session,
+of some days, of always.
 """
 
 SPREAD = 0.1
@@ -54,7 +59,7 @@ class AnswerRows:
     """Logged impressions, in the order of the log.
 
     Attributes:
-        user, step, item, place: `[N]` who, the number of the request, what, where.
+        user, step, t, item, place: `[N]` who, the number of the request, when (ms), what, where.
         reward: `[N]`, not below 0.
         weight: `[N]` 1 / propensity; 1 where propensities are unknown.
         drawn: propensities are known.
@@ -62,6 +67,7 @@ class AnswerRows:
 
     user: IntArray
     step: IntArray
+    t: IntArray
     item: IntArray
     place: IntArray
     reward: DoubleArray
@@ -80,15 +86,16 @@ class AnswerRows:
             columns = (
                 np.repeat(rounds.user, length),
                 np.repeat(rounds.histories.step, length),
+                np.repeat(rounds.t, length),
                 rounds.item.ravel(),
                 rounds.position.ravel(),
                 rounds.reward.ravel(),
                 weight.ravel(),
             )
-            seen = np.isfinite(columns[4])
+            seen = np.isfinite(columns[5])
             parts.append([column[seen] for column in columns])
-        user, step, item, place, reward, weight = map(np.concatenate, zip(*parts, strict=True))
-        return cls(user, step, item, place, reward, weight, known)
+        user, step, t, item, place, reward, weight = map(np.concatenate, zip(*parts, strict=True))
+        return cls(user, step, t, item, place, reward, weight, known)
 
     def __len__(self) -> int:
         return len(self.user)
@@ -113,58 +120,33 @@ class _Scores(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Tastes:
-    """How much more than the items' own means each user has rewarded the items of each group.
+class _Logged:
+    """The impressions of every user, to be looked up by user.
 
     Attributes:
-        groups: `[G, n_items + 1]` group of each item.
-        keys: `[G]` of the pairs (user, group) that were logged, ascending.
-        sums: `[G]` arrays `[folds, pairs, 2]`: surplus of the rewards, and impressions.
+        begin: `[n_users + 1]` where the impressions of each user begin.
+        t, item, fold: `[N]` when (ms), what, and the fold of its request.
+        surplus: `[N]` reward above the mean of the item.
     """
 
-    groups: IntArray
-    keys: tuple[IntArray, ...]
-    sums: tuple[DoubleArray, ...]
+    begin: IntArray
+    t: IntArray
+    item: IntArray
+    fold: IntArray
+    surplus: DoubleArray
 
     @classmethod
     def of(
-        cls, rows: AnswerRows, reward: DoubleArray, fold: IntArray, folds: int, groups: IntArray
-    ) -> _Tastes:
+        cls, rows: AnswerRows, reward: DoubleArray, fold: IntArray, catalogue: Catalogue
+    ) -> _Logged:
         """Of logged impressions."""
-        size = groups.shape[1]
+        size = catalogue.n_items + 1
         often = np.bincount(rows.item, minlength=size)
         mean = np.bincount(rows.item, weights=reward, minlength=size) + MEAN_PRIOR * reward.mean()
         surplus = reward - (mean / (often + MEAN_PRIOR))[rows.item]
-        keys: list[IntArray] = []
-        sums: list[DoubleArray] = []
-        for group in groups:
-            key, pair = np.unique(_pair(rows.user, group[rows.item]), return_inverse=True)
-            cell, shape = fold * len(key) + pair, (folds, len(key))
-            parts = [
-                np.bincount(cell, weights=weights, minlength=folds * len(key)).reshape(shape)
-                for weights in (surplus, np.ones(len(rows)))
-            ]
-            keys.append(key)
-            sums.append(np.stack(parts, axis=2))
-        return cls(groups, tuple(keys), tuple(sums))
-
-    def without(self, fold: int, user: IntArray, item: IntArray) -> DoubleArray:
-        """Mean surplus `[G, N]` of users with the items' groups, by all folds but one, shrunk to 0
-        by a prior of TASTE_PRIOR impressions.
-        """
-        out = np.zeros((len(self.keys), len(user)))
-        for row, group, keys, sums in zip(out, self.groups, self.keys, self.sums, strict=True):
-            wanted = _pair(user, group[item])
-            at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            surplus, often = (sums.sum(axis=0) - sums[fold])[at].T
-            row[:] = np.where(keys[at] == wanted, surplus / (often + TASTE_PRIOR), 0.0)
-        return out
-
-
-def _pair(user: IntArray, group: IntArray) -> IntArray:
-    """One number of each (user, group)."""
-    key: IntArray = user * 2**32 + group
-    return key
+        order = np.argsort(rows.user, kind="stable")
+        begin = np.searchsorted(rows.user[order], np.arange(catalogue.n_users + 1))
+        return cls(begin, rows.t[order], rows.item[order], fold[order], surplus[order])
 
 
 @dataclass(frozen=True)
@@ -207,6 +189,20 @@ class ModelEvidence:
         )
 
 
+class Expected(NamedTuple):
+    """What a model expects of slates.
+
+    Attributes:
+        reward: `[B, K]`.
+        without: `[folds, B, K]` the same by the model without each fold.
+        plain: `[B, K]` the same by the scores alone, without the impressions near the request.
+    """
+
+    reward: DoubleArray
+    without: DoubleArray
+    plain: DoubleArray
+
+
 @dataclass
 class AnswerModel:
     """Expected reward of any (user, item, place), by a score and its calibration.
@@ -217,7 +213,10 @@ class AnswerModel:
     of the reward on the parts of the score that the other folds have learned, and on how often the
     item and the user were logged, each impression weighted by 1 / propensity: it says what a score
     is worth of an item that is not chosen for what the logging policy knew (Horvitz & Thompson,
-    JASA 1952), and how much of the promise of an item that was seldom shown is luck. Rewards above
+    JASA 1952), and how much of the promise of an item that was seldom shown is luck. It also knows
+    what the user answered to items like it, and at about that time (`_near`). A beta calibration of
+    what is so predicted of folds that were left out takes back what is promised too much at the
+    ends. Rewards above
     1 are divided by the largest (fractional logit: Papke & Wooldridge, Journal of Applied
     Econometrics 1996).
 
@@ -236,6 +235,7 @@ class AnswerModel:
     folds: int = FOLDS
     scale: float = 1.0
     _scores: list[_Scores] = field(default_factory=list)
+    _bends: list[DoubleArray] = field(default_factory=list)
 
     def fit(self, rows: AnswerRows, progress: Progress = silent) -> AnswerModel:
         """Learn from logged impressions.
@@ -255,22 +255,31 @@ class AnswerModel:
         self._often_item = logs1p(np.bincount(rows.item, minlength=often[1]) * 1.0)
         self._middle = self._often_user[rows.user].mean(), self._often_item[rows.item].mean()
         fold = self.fold(rows.user, rows.step)
-        self._tastes = _Tastes.of(rows, reward, fold, self.folds, self._groups)
-        inputs = np.empty((len(rows), INPUTS + len(self._groups)))
+        self._logged = _Logged.of(rows, reward, fold, self.catalogue)
+        near = 2 * len(NEAR) * (len(self._groups) + len(_Scores._fields))
+        inputs = np.empty((len(rows), INPUTS + near))
         for out in range(self.folds):
             self._scores.append(self._score(rows, reward, np.flatnonzero(fold != out), out))
             progress("model of answers", out + 1, self.folds, {})
             held = fold == out
-            inputs[held] = self._inputs(out, rows.user[held], rows.item[held], rows.place[held])
+            asked = rows.user[held], rows.item[held], rows.place[held], rows.t[held]
+            inputs[held] = self._inputs(out, *asked)
         weight = rows.weight * (rows.weight.sum() / np.square(rows.weight).sum())
         self._worth = _logistic(inputs, reward, weight)
+        self._plain_worth = _logistic(inputs[:, :INPUTS], reward, weight)
         self._without = [
             _logistic(inputs, reward, np.where(fold == out, 0.0, weight), self._worth)
             for out in range(self.folds)
         ]
         held_out = np.empty(len(rows))
         for out, worth in enumerate(self._without):
-            held_out[fold == out] = _sigmoid(_times(inputs[fold == out], worth))
+            held_out[fold == out] = _times(inputs[fold == out], worth)
+        ends = _ends(held_out)
+        self._bend = _logistic(ends, reward, weight)
+        for out in range(self.folds):
+            bend = _logistic(ends, reward, np.where(fold == out, 0.0, weight), self._bend)
+            held_out[fold == out] = _sigmoid(_times(ends[fold == out], bend))
+            self._bends.append(bend)
         self.evidence = ModelEvidence.of(rows, reward, held_out, self.catalogue.n_items)
         return self
 
@@ -286,32 +295,34 @@ class AnswerModel:
         out = np.empty(rounds.item.shape)
         for one in range(self.folds):
             at = fold == one
-            pair = np.repeat(rounds.user[at], rounds.length), rounds.item[at].ravel()
-            inputs = self._inputs(one, *pair, rounds.position[at].ravel())
+            user, t = (np.repeat(of[at], rounds.length) for of in (rounds.user, rounds.t))
+            inputs = self._inputs(
+                one, user, rounds.item[at].ravel(), rounds.position[at].ravel(), t
+            )
             out[at] = _sigmoid(_times(inputs, self._without[one])).reshape(-1, rounds.length)
         return self.scale * out
 
-    def expect(self, user: IntArray, items: IntArray) -> tuple[DoubleArray, DoubleArray]:
+    def expect(self, user: IntArray, items: IntArray, t: IntArray) -> Expected:
         """What users answer to slates.
 
         Args:
             user: `[B]`.
             items: `[B, K]`, 0 = none, whose reward is 0.
-
-        Returns:
-            Expected reward `[B, K]`, and `[folds, B, K]` the same by the model without each fold.
+            t: `[B]` ms, when.
         """
         batch, k = items.shape
         place = np.tile(np.arange(k), batch)
-        who, what = np.repeat(user, k), items.ravel()
-        whole = np.zeros(batch * k)
+        who, what, when = np.repeat(user, k), items.ravel(), np.repeat(t, k)
+        whole, plain = np.zeros((2, batch * k))
         without = np.empty((self.folds, batch * k))
         for out in range(self.folds):
-            inputs = self._inputs(out, who, what, place)
-            whole += _sigmoid(_times(inputs, self._worth)) / self.folds
-            without[out] = _sigmoid(_times(inputs, self._without[out]))
+            inputs = self._inputs(out, who, what, place, when)
+            whole += _bent(_times(inputs, self._worth), self._bend) / self.folds
+            plain += _sigmoid(_times(inputs[:, :INPUTS], self._plain_worth)) / self.folds
+            without[out] = _bent(_times(inputs, self._without[out]), self._bends[out])
         shown = np.where(items > 0, self.scale, 0.0)
-        return whole.reshape(batch, k) * shown, without.reshape(-1, batch, k) * shown
+        whole, plain = (one.reshape(batch, k) * shown for one in (whole, plain))
+        return Expected(whole, without.reshape(-1, batch, k) * shown, plain)
 
     def _score(self, rows: AnswerRows, reward: DoubleArray, kept: IntArray, fold: int) -> _Scores:
         """Both scores of the impressions `kept`."""
@@ -358,8 +369,12 @@ class AnswerModel:
             )
         return _Factors(users, items, places)
 
-    def _inputs(self, fold: int, user: IntArray, item: IntArray, place: IntArray) -> DoubleArray:
-        """What the calibration knows of impressions by all folds but one, `[N, INPUTS + G]`."""
+    def _inputs(
+        self, fold: int, user: IntArray, item: IntArray, place: IntArray, t: IntArray
+    ) -> DoubleArray:
+        """What the calibration knows of impressions by all folds but one: INPUTS columns of the
+        scores, and those of `_near`.
+        """
         from simulator.offpolicy import factors
 
         learned = self._scores[fold]
@@ -392,13 +407,46 @@ class AnswerModel:
             drawn * shown,
             drawn * of_user,
             drawn * of_item,
-            *self._tastes.without(fold, user, item),
         ]
-        return np.stack(columns, axis=1)
+        return np.column_stack((*columns, self._near(fold, user, item, t)))
+
+    def _near(self, fold: int, user: IntArray, item: IntArray, t: IntArray) -> DoubleArray:
+        """What the log says of a user's answers to items like these, and at about this time: for
+        each likeness and each reach of NEAR the mean surplus, shrunk to 0 by NEAR_PRIOR
+        impressions, and the logarithm of how much was shown (which says what the logging policy
+        knew).
+
+        Items are alike by a group that they share, and by the squared cosine of their factors in
+        each score, where it is above 0: who likes two kinds of items need not like what lies
+        between them, which no product of a user's factors with an item's can say (Weston, Weiss &
+        Yee, RecSys 2013). The logged impressions lie before and after the request: what a user
+        liked then is asked, and not what a policy could have known.
+        """
+        from simulator.offpolicy import factors
+
+        of = self._logged
+        vectors = np.stack([self._directions(one.items) for one in self._scores[fold]])
+        rates = 1.0 / (3.6e6 * np.array(NEAR))
+        kinds = len(self._groups) + len(vectors)
+        sums = np.zeros((len(user), kinds, len(NEAR), 2))
+        logged = of.begin, of.t, of.item, of.fold, of.surplus
+        factors.nearby(user, item, t, fold, logged, self._groups, vectors, rates, sums)
+        surplus, shown = sums.reshape(len(user), kinds * len(NEAR), 2).transpose(2, 0, 1)
+        return np.concatenate((surplus / (shown + NEAR_PRIOR), logs1p(shown)), axis=1)
+
+    def _directions(self, items: DoubleArray) -> DoubleArray:
+        """Factors of each item with those of its groups, of length 1; `[n_items + 1, FACTORS]`."""
+        whole = items[: self.catalogue.n_items + 1, 1:].copy()
+        for group in self._groups:
+            whole += items[group, 1:]
+        whole[0] = 0.0
+        length = np.sqrt(np.square(whole).sum(axis=1, keepdims=True))
+        directions: DoubleArray = whole / np.maximum(length, 1e-12)
+        return directions
 
 
 INPUTS = 20
-"""Numbers by which the calibration knows an impression, besides the taste for each group."""
+"""Numbers by which the calibration knows an impression by its scores."""
 
 
 def _by_user(user: IntArray, values: DoubleArray) -> DoubleArray:
@@ -441,6 +489,19 @@ def _logistic(
         if np.abs(step).max() < 1e-8:
             break
     return beta
+
+
+def _ends(z: DoubleArray) -> DoubleArray:
+    """`[N, 3]` of log-odds `z`: 1, log p and log(1 - p), by which beta calibration bends the two
+    ends apart (Kull, Silva Filho & Flach, AISTATS 2017).
+    """
+    p = _sigmoid(z)
+    return np.stack((np.ones(len(z)), logs(p), logs(1.0 - p)), axis=1)
+
+
+def _bent(z: DoubleArray, bend: DoubleArray) -> DoubleArray:
+    """Probabilities of log-odds by a beta calibration."""
+    return _sigmoid(_times(_ends(z), bend))
 
 
 def _times(x: DoubleArray, v: DoubleArray) -> DoubleArray:

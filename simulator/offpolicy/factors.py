@@ -1,5 +1,5 @@
-"""The compiled loops of a factorised logistic regression: its fit, row after row, and its parts for
-given pairs.
+"""The compiled loops of a model of answers: the fit of a factorised logistic regression, row after
+row, its parts for given pairs, and what was logged near them.
 
 Importing this module imports numba: do so inside the function that needs it. Without `fastmath`,
 and with the `exp` of `policies.elementary`, a fit has the same bits on every processor.
@@ -107,3 +107,63 @@ def parts(user: Any, item: Any, groups: Any, users: Any, items: Any, out: Any) -
         for f in range(1, width):
             out[n, 0] += users[u, f] * v[f]
         out[n, 1], out[n, 2] = users[u, 0], v[0]
+
+
+FAR = 8.0
+"""Time constants beyond which an impression is not near: exp(-8) of its weight is left."""
+
+
+@njit()
+def nearby(
+    user: Any,
+    item: Any,
+    t: Any,
+    left_out: int,
+    logged: Any,
+    groups: Any,
+    vectors: Any,
+    rates: Any,
+    out: Any,
+) -> None:
+    """Add up the logged impressions of the same user by likeness and nearness in time.
+
+    Args:
+        user, item, t: `[N]` of what is asked; item 0 = none.
+        left_out: the fold whose impressions do not count.
+        logged: `begin` `[n_users + 1]`, and of the logged impressions, by user, `t`, `item`, `fold`
+            and `surplus` `[M]`.
+        groups: `[G, n_items + 1]` group of each item; likeness 1 within one.
+        vectors: `[V, n_items + 1, F]` of length 1; likeness the squared cosine, where above 0.
+        rates: `[H]` per ms: an impression weighs exp(-rate x distance in time).
+        out: `[N, G + V, H, 2]` sums of weight x likeness x surplus, and of weight x likeness.
+    """
+    begin, at, what, fold, surplus = logged
+    weights = np.empty(len(rates))
+    for n in range(len(user)):
+        i = item[n]
+        if i == 0:
+            continue
+        last = begin[user[n]]
+        for row in range(begin[user[n]], begin[user[n] + 1]):
+            if row == begin[user[n]] or at[row] != at[last]:  # impressions of a request share it
+                last = row
+                for h in range(len(rates)):
+                    far = abs(t[n] - at[row]) * rates[h]
+                    weights[h] = exp(-far) if far < FAR else 0.0
+            if fold[row] == left_out:
+                continue
+            k = what[row]
+            for s in range(out.shape[1]):
+                like = 0.0
+                if s < groups.shape[0]:
+                    if groups[s, i] == groups[s, k]:
+                        like = 1.0
+                else:
+                    v = s - groups.shape[0]
+                    for f in range(vectors.shape[2]):
+                        like += vectors[v, i, f] * vectors[v, k, f]
+                    like = like * like if like > 0.0 else 0.0
+                if like > 0.0:
+                    for h in range(len(rates)):
+                        out[n, s, h, 0] += weights[h] * like * surplus[row]
+                        out[n, s, h, 1] += weights[h] * like

@@ -104,11 +104,13 @@ class Course:
     Attributes:
         total: `[n_users]` expected reward of all requests of each user.
         without: `[folds]` expected reward of all requests by the model without each fold.
+        plain: the same by the model's scores alone.
         known: share of what was shown that the log has shown to anybody.
     """
 
     total: DoubleArray
     without: DoubleArray
+    plain: float
     known: float
 
 
@@ -170,6 +172,7 @@ class Rollout:
         """
         asked, n_users = self.requests, len(self.past)
         total, without, shows = np.zeros(n_users), np.zeros(self.reward.folds), np.zeros(2)
+        plain = 0.0
         everyone, never = np.arange(n_users), np.zeros(n_users, dtype=np.int64)
         history = self.stream.history
         seen = history if self.stream.seen is None else self.stream.seen
@@ -185,22 +188,23 @@ class Rollout:
             request = {path: values[at] for path, values in asked.context.items()}
             slates = self._serve(desks, who, lives.histories(who, history, seen, request), k)
             items = np.where(np.arange(k) < length[:, None], slates, 0)
-            expected, by_fold = self.reward.expect(who, items)
-            total[who] += expected.sum(axis=1)
-            without += by_fold.sum(axis=(1, 2))
+            t = asked.t[at]
+            expected = self.reward.expect(who, items, t)
+            total[who] += expected.reward.sum(axis=1)
+            without += expected.without.sum(axis=(1, 2))
+            plain += float(expected.plain.sum())
             shows += self.reward.evidence.shown[items].sum(), (items > 0).sum()
-            chance = expected
+            chance = expected.reward
             if self.click is not self.reward:
-                chance, _ = self.click.expect(who, items)
+                chance = self.click.expect(who, items, t).reward
             noise = uniform(self.seed, Purpose.CLICK, who[:, None], step[:, None], items)
             click = (noise < chance).astype(np.int8)
             filled = (items > 0).sum(axis=1).astype(np.int64)
             unknown = np.full(click.shape, np.nan, dtype=np.float32)
             ends = np.zeros(len(who), dtype=np.bool_)
-            answers = Feedback(click, unknown, filled, asked.t[at], ends)
-            lives.remember(who, items, answers, asked.t[at])
+            lives.remember(who, items, Feedback(click, unknown, filled, t, ends), t)
             progress(f"roll out {desks[0].arm}", turn + 1, turns, {})
-        return Course(total, without, float(shows[0] / max(shows[1], 1.0)))
+        return Course(total, without, plain, float(shows[0] / max(shows[1], 1.0)))
 
     def _serve(
         self, desks: Sequence[Desk], who: IntArray, histories: Histories, k: int
@@ -248,11 +252,13 @@ class Rollout:
     ) -> list[Estimate]:
         """The policy's reward per request as the model has it, and corrected by the log.
 
-        Two errors are counted: that these users are a sample, and that the model is fitted, by
+        Three errors are counted: that these users are a sample; that the model is fitted, by
         leaving out each fold of its requests (delete-a-group jackknife: Kott, Journal of Official
-        Statistics 2001). Not counted is what the model cannot express. The corrected estimate does
-        not rest on it where the log's weights do; there, too, the correction is that of the log's
-        histories, for the policy's own.
+        Statistics 2001); and that it is one model among several, by how far the estimate is from
+        that of its scores alone: what one more step of modelling has moved, another may move. Not
+        counted is what no such model can express. The corrected estimate does not rest on it where
+        the log's weights do; there, too, the correction is that of the log's histories, for the
+        policy's own.
 
         Args:
             name: of the policy.
@@ -268,11 +274,15 @@ class Rollout:
         reward, requests = sums["reward"][asked], sums["requests"][asked]
         # The folds stand beside the users as units of their own: their effects add up to nothing,
         # and the sum of their squares is the variance of the jackknife.
+        # So does the step from the scores alone, as two units whose effects add up to nothing:
+        # policies that it moves alike are told apart as well as before.
         folds = len(course.without)
         moved = (course.without - course.without.mean()) * np.sqrt((folds - 1) / folds)
+        step = (course.plain - course.total.sum()) / np.sqrt(2)
+        moved = np.concatenate((moved, [step, -step]))
         plain = Ratios(
             np.concatenate((reward, moved))[:, None],
-            np.concatenate((requests, np.zeros(folds)))[:, None],
+            np.concatenate((requests, np.zeros(len(moved))))[:, None],
         )
         verdict = judge(self.reward.evidence, course.known)
         found = [self._made(name, ROLLOUT, PAPER, plain, verdict, settings)]
