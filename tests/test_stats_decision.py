@@ -143,6 +143,14 @@ def test_every_cause_has_its_answer(moved: dict[str, float], answer: Answer, cau
     assert (arm.answer, arm.reasons[0].cause, decision.answer) == (answer, cause, answer)
 
 
+def test_an_arm_answers_for_its_own_guardrails_alone() -> None:
+    table = next(draw(1, {"watch": 0.5}, 2))
+    latency = table.numerators["latency"] + 0.2 * (table.assigned == 2)
+    decision = decide_table(replace(table, numerators={**table.numerators, "latency": latency}))
+    assert decision is not None
+    assert [arm.answer for arm in decision.arms] == ["ship", "drop"]
+
+
 def test_no_lift_is_acted_upon_where_the_test_is_unsound_or_methods_are_not_known() -> None:
     table = next(draw(1, {"watch": 0.5, "latency": 0.2}))
     red = decide_table(table, ["sample ratio"])
