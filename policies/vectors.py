@@ -178,6 +178,7 @@ class NetworkPolicy(Policy, ABC):
     @cached_property
     def index_(self) -> Index:
         """The search index over the item vectors: a saved one, or built when first used."""
+        self._fitted()
         search, folder, kept = self.searched, self.search_in_, None
         if folder is not None:
             kept = search.saved(self._index_in(folder, search))

@@ -59,14 +59,17 @@ def test_a_report_does_not_depend_on_the_bytes_of_sums(
 
 
 def test_sums_grow_into_the_bytes_that_they_need() -> None:
-    plays = np.array([[255, 0], [256, 1], [300, 2]])
+    plays = np.array([[127, 0], [128, 1], [300, 2]])
     days = units.read(switchback_log([0, 1], plays), ("impressions", "watch_time"))
     impressions = days.terms["impressions"].sum(axis=0)
-    assert days.terms["impressions"].dtype == np.uint16
+    assert days.terms["impressions"].dtype == np.int16
     assert days.terms["watch"].dtype == np.float64
     assert np.array_equal(impressions, plays)
-    assert in_few_bytes(np.array([255], dtype=np.int64)).dtype == np.uint8
-    assert in_few_bytes(np.array([70_000], dtype=np.int64)).dtype == np.uint32
+    assert in_few_bytes(np.array([127], dtype=np.int64)).dtype == np.int8
+    assert in_few_bytes(np.array([128], dtype=np.int64)).dtype == np.int16
+    assert in_few_bytes(np.array([70_000], dtype=np.int64)).dtype == np.int32
+    fewer, more = in_few_bytes(np.array([0, 127], dtype=np.uint64))
+    assert fewer - more == -127
     assert in_few_bytes(np.array([0.5])).dtype == np.float64
 
 

@@ -394,4 +394,4 @@ def test_a_package_registers_users(tmp_path):
         "print(population({'kind': 'tired'}).kind, USER_MODELS.make('tired'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "tired Tiring(liking=0.5)\n"
+    assert done.stdout == "tired Tiring(liking=0.5, by_shard=False)\n"

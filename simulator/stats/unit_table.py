@@ -132,7 +132,7 @@ class UnitTable:
         arms: names of the arms.
         metrics: by name, in the order of print.
         numerators: by metric name, `[arms, units]` or `[units]`; a metric without data is absent.
-            Float64, or unsigned whole numbers in few bytes (`in_few_bytes`): `sums` gives float64.
+            Float64, or whole numbers in few bytes (`in_few_bytes`): `sums` gives float64.
         denominators: the same for ratio metrics only.
         assigned: `[units]` arm index (-1: in no arm), or None when paired.
         cluster: `[units]` what a unit belongs to (the user of a user-day), or None when units are
@@ -280,12 +280,14 @@ class UnitTable:
 
 
 def in_few_bytes(sums: Array) -> Array:
-    """Sums in the smallest unsigned type that holds them, if they are whole numbers by their type;
-    others as they are.
+    """Sums in the smallest signed type that holds them, if they are whole numbers by their type;
+    others as they are. Signed, so that the difference of two counts is right without a thought of
+    their type.
     """
     if sums.dtype.kind not in "iu" or not sums.size:
         return sums
-    return sums.astype(np.min_scalar_type(sums.max()), copy=False)
+    lowest = min(int(sums.min()), -int(sums.max()) - 1)
+    return sums.astype(np.min_scalar_type(lowest), copy=False)
 
 
 def as_floats(sums: Array) -> Floats:

@@ -36,12 +36,12 @@ def read(log: EventLog, metrics: Iterable[str] | None = None, *, inspect: bool =
 
 
 class _Cells:
-    """Sums by cell in as few bytes as they need: whole numbers in the smallest unsigned type that
-    holds them (a user's clicks of a day in one byte), others in float64.
+    """Sums by cell in as few bytes as they need: whole numbers in the smallest type that holds
+    them (a user's clicks of a day in one byte), others in float64.
     """
 
     def __init__(self, n: int) -> None:
-        self.values: Array = np.zeros(n, dtype=np.uint8)
+        self.values: Array = np.zeros(n, dtype=np.int8)
 
     def add(self, first: int, sums: Array) -> None:
         """Add whole numbers, int64, or float64 to the cells from `first` on."""

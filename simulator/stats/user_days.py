@@ -32,7 +32,7 @@ class UserDays:
         days: days of the A/B (1 for a log without days).
         metrics: by name, in the order of print.
         terms: by term name, `[arms, n_users, days]`: sums of rows with 0 <= t < days; absent where
-            the log has no data. Float64, or unsigned whole numbers of few bytes: made float64
+            the log has no data. Float64, or whole numbers of few bytes: made float64
             before anything is taken from them.
         before: by term name, `[n_users]`: sums of the rows with t < 0, of the same types.
         assigned: `[n_users]` index into `arms` (-1: in none), or None when every user was in every
