@@ -6,6 +6,7 @@ Everything that ranks items goes through `top_k`. No model lives here.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -218,7 +219,7 @@ class Index(Protocol):
         """Write it into files whose names begin with `stem`."""
 
 
-class _Vectors:
+class _Vectors(ABC):
     """The vectors of all items, scored by name."""
 
     _vectors: FloatArray
@@ -232,9 +233,9 @@ class _Vectors:
     def _arrays(self) -> dict[str, npt.NDArray[Any]]:
         return {"vectors": self._vectors}
 
+    @abstractmethod
     def _take(self, stem: Path, arrays: dict[str, npt.NDArray[Any]]) -> None:
         """Take over what `save` wrote at `stem` besides the vectors; `arrays` are those mapped."""
-        raise NotImplementedError
 
     @classmethod
     def open(cls, stem: Path) -> Self:
