@@ -8,19 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from scipy.stats import linregress, multivariate_normal, t
+from scipy.stats import binomtest, linregress, multivariate_normal, norm, spearmanr, t
 
 from simulator.cli import main
 from simulator.log.eventlog import EventLog
-from simulator.offpolicy.past_launches import past_tests
+from simulator.offpolicy.launch_page import document
+from simulator.offpolicy.past_launches import (
+    ArmForecast,
+    LaunchPair,
+    LaunchResult,
+    MetricLaunches,
+    past_tests,
+)
+from simulator.page.markdown import markdown
 from simulator.report.errors import ReportError
 from simulator.scenario.model import Scenario
 from simulator.stats import launches as module
-from simulator.stats.launches import Calibrator, Forecast, Launch, Relation
+from simulator.stats.launches import Calibrator, Estimated, Forecast, Launch, Relation
 from simulator.stats.unit_table import TableError
 from tests.worlds import tiny_scenario, write_scenario
 
 NOISE = 0.01
+
+KINDS = ("real", "simulated")
 
 WIDE = 30.0
 """Standard deviation of a normal prior that is as good as flat."""
@@ -167,6 +177,71 @@ def test_a_right_simulator_is_called_wrong_at_most_once_in_twenty():
     assert verdicts.count("foretells") >= 0.6 * 300
 
 
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_figures_of_a_relation_are_quantiles_of_the_law_that_is_held(level):
+    """Against draws of the nodes by their weights, and by scipy what needs no law."""
+    launches, _, _ = drawn(np.random.default_rng(11), 12, 0.8, 0.02)
+    launches[3] = Launch("turned", -launches[3].simulated, NOISE, launches[3].simulated, NOISE)
+    one = Calibrator(launches, level)
+    found, tails = one.relation(), [(1 - level) / 2, (1 + level) / 2]
+    at = np.random.default_rng(1).choice(len(one._weight), 200_000, p=one._weight)
+    b, tau, omega = one._b[at], one._tau[at], one._omega[at]
+    shrunk = np.clip(b, 0.0, 1.0)
+    skill = 1 - (tau**2 + ((b - shrunk) * omega) ** 2) / (tau**2 + (b * omega) ** 2)
+    for figure, law in ((found.slope, b), (found.spread, tau), (found.skill, skill)):
+        wanted = np.quantile(law, [0.5, *tails])
+        near = np.diff(np.unique(law)).max()  # as nodes of the grid are to each other
+        assert [figure.value, figure.low, figure.high] == pytest.approx(wanted, abs=near)
+    assert found.rises == pytest.approx((b > 0).mean(), abs=0.003)
+    real, simulated = (np.array([getattr(x, kind) for x in launches]) for kind in KINDS)
+    same = int((real * simulated > 0).sum())
+    ends = binomtest(same, 12).proportion_ci(level)
+    assert 0 < same < 12
+    shares = [found.signs.value, found.signs.low, found.signs.high]
+    assert shares == pytest.approx([same / 12, ends.low, ends.high])
+    rho = spearmanr(real, simulated).statistic
+    reach = norm.ppf(tails[1]) * np.sqrt((1 + rho**2 / 2) / 9)
+    assert found.rank.value == pytest.approx(rho)
+    assert [found.rank.low, found.rank.high] == pytest.approx(
+        np.tanh([np.arctanh(rho) - reach, np.arctanh(rho) + reach])
+    )
+
+
+def test_signs_that_all_agree_or_all_differ_have_half_open_intervals():
+    lifts = np.linspace(0.01, 0.1, 6)
+    alike, unlike = held(launched(lifts, lifts[::-1])).signs, held(launched(-lifts, lifts)).signs
+    assert (alike.value, alike.high, unlike.value, unlike.low) == (1.0, 1.0, 0.0, 0.0)
+    assert alike.low == pytest.approx(0.025 ** (1 / 6)) == pytest.approx(1 - unlike.high)
+
+
+def test_a_page_of_launches_prints_what_was_found():
+    figure = Estimated(0.5, 0.25, 0.75)
+    relation = Relation(
+        12, Estimated(0.75, 0.428, 0.945), figure, Estimated(0.5, -0.1, 1.2),
+        Estimated(0.0123, 0.01, 0.02), figure, 0.9, "not known",
+    )  # fmt: skip
+    pair = LaunchPair("one", "b", "a", Estimated(0.0123, -0.01, 0.05), Estimated(0.2, 0.1, 0.3))
+    ahead = ArmForecast("c", Estimated(0.1, 0.0, 0.2), Forecast(0.0456, -0.02, 0.1, 0.876))
+    known = MetricLaunches("click", (pair, pair), relation, "", (ahead,))
+    unknown = MetricLaunches("like", (pair,), None, "too few", ())
+    told = " ".join(markdown(document(LaunchResult("s", "a", (known, unknown)))).split())
+    for words in (
+        "Of 12 launches 75% (43% to 94%) have the same sign",
+        "reality has 0.50% (-0.10 to 1.20); rank correlation 0.50 (0.25 to 0.75)",
+        "It explains 50% (25% to 75%) of how real lifts vary; beyond that they vary by 1.2%.",
+        "Like: too few.",
+        "Not launched, over a",
+        "90% interval",
+    ):
+        assert words in told, words
+    for cells in (
+        ["c", "+10.00%", "+4.56%", "-2.00% to +10.00%", "88%"],
+        ["1", "one", "+1.23%", "-1.00% to +5.00%", "+20.00%", "+10.00% to +30.00%"],
+        ["2", "one", "+1.23%", "-1.00% to +5.00%", "+20.00%", "+10.00% to +30.00%"],
+    ):
+        assert f"| {' | '.join(cells)} |" in told, cells
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -236,6 +311,9 @@ def test_launches_stand_beside_the_lifts_of_the_run(ran):
     (metric,) = content["metrics"]
     assert [pair["test"] for pair in metric["pairs"]] == ["one", "two", "three", "four", "five"]
     assert metric["pairs"][0]["real"]["value"] == 0.05
+    half = 1.959964 * 0.01
+    ends = [metric["pairs"][0]["real"][end] for end in ("low", "high")]
+    assert ends == pytest.approx([0.05 - half, 0.05 + half])
     # A lift over another control than the scenario's, by hand from the users' sums.
     frame = EventLog.open(ran / "run" / "log").table.to_pandas()
     frame = frame[frame["t"] >= 0]

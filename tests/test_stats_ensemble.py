@@ -8,9 +8,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+import statsmodels.api as sm
+from scipy.stats import beta, ncf, norm
+from statsmodels.stats.multitest import multipletests
 
 from simulator.stats.ensemble import FEWEST, WorldsLift, estimate, over_worlds
+from simulator.stats.sensitivity import FEWEST as FEWEST_RANKED
 from simulator.stats.sensitivity import Influence, influences, ranked
 from simulator.stats.verdict import Lift
 
@@ -114,6 +117,39 @@ def test_bands_hold_whatever_the_law_of_a_hidden_parameter(law: str) -> None:
     assert np.mean(mean) <= 0.995
 
 
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_law_over_worlds_is_that_of_draws(level: float) -> None:
+    """Flat priors of mean and spread: drawn, weighted by the likelihood, and drawn from again."""
+    rng = np.random.default_rng(6)
+    lifts, errors = np.array([0.3, -0.4, 0.9, 1.6, 0.2, -0.1]), np.array([0.2, 0.5, 0.3, 1, 0.1, 2])
+    found = over_worlds("click", "new", lifts, errors, level)
+    assert found is not None
+    mu, tau = rng.uniform(-4, 5, 200_000), rng.uniform(0, 6, 200_000)
+    seen = norm.logpdf(lifts, mu[:, None], np.hypot(errors, tau[:, None])).sum(axis=1)
+    weight = np.exp(seen - seen.max())
+    at = rng.choice(len(mu), 60_000, p=weight / weight.sum())
+    mu, tau = mu[at], tau[at]
+    precision = 1 / errors**2 + 1 / tau[:, None] ** 2
+    true = (lifts / errors**2 + (mu / tau**2)[:, None]) / precision
+    n = (true + rng.standard_normal(true.shape) / np.sqrt(precision) > 0).sum(axis=1)
+    share = rng.beta(n + 0.5, 6 - n + 0.5)
+    size = share.mean() * (1 - share.mean()) / share.var() - 1
+    of_share = beta(share.mean() * size, (1 - share.mean()) * size)
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    one_more = mu + tau * rng.standard_normal(len(mu))
+    for figures, wanted in (
+        ([found.lift, found.mean_low, found.mean_high], [mu.mean(), *np.quantile(mu, tails)]),
+        ([found.low, found.high], np.quantile(one_more, tails)),
+        ([found.between, found.between_low, found.between_high], np.quantile(tau, [0.5, *tails])),
+        ([found.up, found.up_low, found.up_high], [n.mean() / 6, *of_share.ppf(tails)]),
+    ):
+        assert figures == pytest.approx(wanted, abs=0.03)
+    assert found.within == pytest.approx(np.sqrt((errors**2).mean()))
+    assert found.share_of_worlds == pytest.approx(
+        found.between**2 / (found.between**2 + (errors**2).mean())
+    )
+
+
 def test_noise_within_worlds_is_no_share_of_signs() -> None:
     """All true lifts are +0.5; the errors put 3 of 10 estimates below 0."""
     rng = np.random.default_rng(7)
@@ -169,6 +205,53 @@ def test_a_bend_is_seen_and_a_constant_is_not_ranked() -> None:
     (row,) = influences("click", "new", parameters, lifts, np.ones(80))
     assert row.parameter == "bend"
     assert row.share > 0.9
+
+
+def test_a_share_is_that_of_a_weighted_regression_on_ranks() -> None:
+    """Against statsmodels and scipy's noncentral F."""
+    rng = np.random.default_rng(8)
+    k, values, weights = 15, rng.gamma(2.0, 1.0, 15), rng.gamma(3.0, 1.0, 15)
+    lifts = 0.5 * np.log(values) + 0.3 * rng.normal(size=15)
+    (row,) = influences("click", "new", {"p": values}, lifts, weights)
+
+    def parabola(rank: np.ndarray) -> np.ndarray:
+        return np.vander(rank, 3)
+
+    rank = (np.argsort(np.argsort(values)) + 0.5) / k
+    fit = sm.WLS(lifts, parabola(rank), weights).fit()
+    assert row.share == pytest.approx(fit.rsquared_adj)
+    assert row.p == row.p_adjusted == pytest.approx(fit.f_pvalue)
+    for share, below in ((row.low, 0.975), (row.high, 0.025)):
+        assert ncf.cdf(fit.fvalue, 2, k - 3, k * share / (1 - share)) == pytest.approx(
+            below, abs=1e-3
+        )
+    ends = fit.predict(parabola(np.array([0.1, 0.9])))
+    assert [row.at_low, row.at_high] == pytest.approx(ends)
+    assert [row.smaller, row.greater] == pytest.approx(np.quantile(values, [0.1, 0.9]))
+    ranks = np.linspace(0.1, 0.9, 81)
+    last_below = np.flatnonzero(fit.predict(parabola(ranks)) < 0)[-1]
+    assert row.flip == pytest.approx(np.quantile(values, ranks[last_below]))
+    half = [influences("click", "new", {"p": values}, lifts, w)[0] for w in (weights, 9 * weights)]
+    assert half[0].p == pytest.approx(half[1].p)
+
+
+def test_parameters_stand_by_their_shares_and_those_of_two_values_are_left_out() -> None:
+    rng = np.random.default_rng(9)
+    x = rng.random((4, FEWEST_RANKED))
+    parameters = {"weak": x[0], "none": x[1], "strong": x[2], "two": np.round(x[3])}
+    lifts = x[2] + 0.4 * x[0] + 0.1 * rng.normal(size=FEWEST_RANKED)
+    rows = influences("click", "new", parameters, lifts, np.ones(FEWEST_RANKED))
+    assert {row.parameter for row in rows} == {"weak", "none", "strong"}
+    assert rows[0].parameter == "strong"
+    assert [-row.share for row in rows] == sorted(-row.share for row in rows)
+    p = [row.p_adjusted for row in ranked(rows)]
+    assert p == pytest.approx(multipletests([row.p for row in rows], method="holm")[1])
+    (exact,) = influences("click", "new", {"all": x[2]}, x[2].argsort().argsort() * 1.0, x[3] + 1)
+    assert (exact.share, exact.low, exact.high) == pytest.approx((1.0, 1.0, 1.0), abs=0.01)
+    (constant,) = influences("click", "new", {"p": x[0]}, np.ones(FEWEST_RANKED), x[3] + 1)
+    assert (constant.share, constant.p) == (0.0, 1.0)
+    assert math.isnan(constant.flip)
+    assert not constant.flips
 
 
 def test_too_few_worlds_rank_nothing() -> None:
