@@ -24,8 +24,8 @@ from policies.time import DAY
 from simulator.cli.replay import replay as command
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import LogError, Metadata
-from simulator.offpolicy.diagnostics import Weights
-from simulator.offpolicy.evidence import Evidence
+from simulator.offpolicy.diagnostics import Findings, Weights, matched, modelled, weighted
+from simulator.offpolicy.evidence import Evidence, ReplayFacts
 from simulator.offpolicy.jobs import OwnLogTruth, ReplayOptions, replay_log, training
 from simulator.offpolicy.logging_policy import HOUR, Published, PublishedTargets
 from simulator.offpolicy.replay import (
@@ -316,6 +316,143 @@ def test_effective_sample_size_and_largest_weights() -> None:
     matched = np.count_nonzero(drawn == rounds.item)
     assert summary.matched_impressions == matched
     assert summary.share_of_impressions_matched == matched / len(rounds)
+
+
+def test_weights_of_a_log_add_up_whatever_its_chunks() -> None:
+    """Two places of items that another policy ranks: sums over impressions, slates and days."""
+    rounds = next(iter(Stream(made_log())))
+    whole = Evidence(rounds, Uniform()(rounds))
+    weight, reward = whole.weight, whole.total
+    summary = Weights(ITEMS)
+    for at in range(0, len(rounds), 250):
+        part = rounds.rows(slice(at, at + 250))
+        summary.add(Evidence(part, _rows(whole.target, at)), weight[at : at + 250])
+    n = len(rounds)
+    assert (summary.rounds, summary.impressions) == (n, 2 * n)
+    assert (summary.total, summary.mean) == pytest.approx((weight.sum(), weight.mean()))
+    assert summary.effective_share == pytest.approx(weight.sum() ** 2 / (weight**2).sum() / n)
+    running = whole.running
+    assert summary.effective_by_place == pytest.approx(
+        running.sum(axis=0) ** 2 / (running**2).sum(axis=0)
+    )
+    assert summary.events == np.count_nonzero((weight > 0) & (reward != 0)) < n
+    assert summary.matched_rounds == np.count_nonzero(weight > 0)
+    assert summary.share_of_rounds_matched == summary.matched_rounds / n
+    same = (whole.target.slates == rounds.item[:, None, :]).mean(axis=1)
+    assert summary.share_of_impressions_matched == pytest.approx(same.mean())
+    for row in summary.by_day():
+        own = rounds.day == row.day
+        assert row.rounds == own.sum()
+        assert row.logged == pytest.approx(reward[own].mean())
+        assert row.mean_weight == pytest.approx(weight[own].mean())
+        assert row.snips == pytest.approx((weight * reward)[own].sum() / weight[own].sum())
+    assert len(list(summary.by_day())) == 6
+    nothing = Weights(ITEMS)
+    assert nothing.effective == nothing.effective_share == nothing.mean == 0.0
+    assert nothing.share_of_rounds_matched == nothing.share_of_impressions_matched == 0.0
+    assert math.isnan(nothing.coverage)
+
+
+def _rows(target: Target, at: int) -> Target:
+    """The 250 rounds of a target from one on."""
+    here = slice(at, at + 250)
+    fields = {name: getattr(target, name) for name in target.__dataclass_fields__}
+    cut = {name: one[here] for name, one in fields.items() if isinstance(one, np.ndarray)}
+    return replace(target, **cut)
+
+
+SOUND = EstimateInterval("delta", 0.9, 1.1)
+
+
+def findings(
+    weights: dict[str, object] | None = None, **more: EstimateInterval | float
+) -> Findings:
+    """Of 1,000 rounds that nothing is to be said against, but for what is given."""
+    summary = Weights(1)
+    summary.shown[1] = True
+    summary.wanted[1] = 1.0
+    sound = {"rounds": 1000, "matched_rounds": 900, "events": 30, "total": 1000.0}
+    for name, value in {**sound, "squares": 2000.0, **(weights or {})}.items():
+        setattr(summary, name, value)
+    facts = ReplayFacts("conditional", 1)
+    zero = EstimateInterval("delta", -0.1, 0.1)
+    known = {"mean_weight": SOUND, "residual": zero, "own": SOUND, "count": 50.0, **more}
+    return Findings(facts, summary, **known)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("weights", "more", "word", "reason"),
+    [
+        ({}, {}, "trustworthy", ""),
+        ({"matched_rounds": 0}, {}, "unusable", "0 logged rounds agree with the target"),
+        ({"squares": 1e6 / 49.9}, {}, "unusable", "effective sample size 49.9 of 1,000 rounds"),
+        ({"squares": 1e6 / 50.1}, {}, "weak", "effective sample size 50 of 1,000 rounds"),
+        ({"squares": 1e6 / 499}, {}, "weak", "effective sample size 499 of 1,000 rounds"),
+        ({"squares": 1e6 / 501}, {}, "trustworthy", ""),
+        ({"largest": [(51.0, 7)]}, {}, "weak", "row 7 alone carries 5% of the weight"),
+        ({"largest": [(50.0, 7)]}, {}, "trustworthy", ""),
+        ({"events": 29}, {}, "weak", "only 29 rounds with a reward carry it"),
+        ({"shown": np.array([False, False])}, {}, "weak", "the log shows only 0% of what"),
+        ({}, {"own": EstimateInterval("delta", 1, 1)}, "unusable", "every unit says the same"),
+        ({}, {"own": EstimateInterval("delta", 0.66, 1.34)}, "weak", "the interval is 34% of"),
+        ({}, {"own": EstimateInterval("delta", -1.34, -0.66)}, "weak", "the interval is 34% of"),
+        ({}, {"own": EstimateInterval("delta", 0.67, 1.33)}, "trustworthy", ""),
+        (
+            {"days": {0: np.array([100, 10, 10, 1, 1]), 1: np.array([100, 90, 90, 1, 1])}},
+            {},
+            "weak",
+            "the log's daily reward drifts (chi-square 352.0, p = 2e-78)",
+        ),
+    ],
+)
+def test_an_estimate_by_weights_is_judged_by_the_first_thing_that_is_off(
+    weights: dict[str, object],
+    more: dict[str, EstimateInterval],
+    word: str,
+    reason: str,
+) -> None:
+    told = weighted(findings(weights, **more), self_normalised=False)
+    assert told.word == word
+    assert len(told.reasons) == bool(reason)
+    assert str(told).startswith(f"{word}: {reason}" if reason else word)
+
+
+def test_a_mean_weight_off_one_counts_less_where_it_cancels_or_is_near() -> None:
+    off = {"mean_weight": EstimateInterval("delta", 1.05, 1.3)}
+    far, near = {"total": 1150.0, "squares": 2500.0}, {"total": 1090.0}
+    assert weighted(findings(far, **off), self_normalised=False).word == "unusable"
+    told = weighted(findings(far, **off), self_normalised=True)
+    expected = "mean weight 1.15, 95% interval [1.05, 1.3], should be 1"
+    assert (told.word, told.reasons) == ("weak", (expected,))
+    assert weighted(findings(near, **off), self_normalised=False).word == "weak"
+    below = {"total": 880.0}, {"mean_weight": EstimateInterval("delta", 0.8, 0.95)}
+    assert weighted(findings(below[0], **below[1]), self_normalised=False).word == "unusable"
+
+
+def test_a_model_and_what_matches_are_judged_by_what_they_rest_on() -> None:
+    def residual(low: float, high: float) -> dict[str, EstimateInterval]:
+        return {"residual": EstimateInterval("delta", low, high)}
+
+    for weights, more, word, reason in (
+        ({}, {}, "weak", "the log does not contradict it"),
+        ({}, residual(math.nan, math.nan), "weak", "no weighted residual"),
+        ({}, residual(0.1, 0.25), "unusable", "mean weighted residual is in [0.1, 0.25]"),
+        ({}, residual(-0.2, -0.1), "unusable", "mean weighted residual is in [-0.2, -0.1]"),
+        ({"squares": 1e6 / 49}, {}, "weak", "size 49.0: the log cannot contradict it"),
+    ):
+        told = modelled(findings(weights, **more))
+        assert told.word == word
+        (one,) = told.reasons
+        assert reason in one
+    hidden = modelled(findings({"shown": np.array([True, False])}))
+    assert hidden.reasons[-1] == "the log shows only 0% of what the target shows"
+    assert matched(findings(count=50.0), fair=True).word == "trustworthy"
+    assert matched(findings(count=50.0), fair=False).word == "weak"
+    few = matched(findings(count=49.0), fair=True)
+    assert (few.word, few.reasons) == ("unusable", ("only 49 impressions matched",))
+    none = matched(findings(count=0.0), fair=False)
+    assert none.reasons == ("0 logged impressions agree with the target",)
+    assert none.word == "unusable"
 
 
 def test_a_policy_is_asked_with_what_came_before_and_fitted_on_the_past_only() -> None:

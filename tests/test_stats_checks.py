@@ -7,10 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 
-from simulator.stats import checks, moments, units
+from simulator.log.metrics import Metric, Term
+from simulator.stats import checks, moments, units, verdict
+from simulator.stats.unit_table import UnitTable
 from simulator.stats.user_days import UserDays
 from tests.worlds import paired_log, switchback_log
+
+
+def metric(name: str) -> Metric:
+    return Metric(name, name, "", Term(name, (name,), lambda rows: rows[name]))
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +132,72 @@ def test_unlike_arms_are_found(split_days: UserDays) -> None:
     assert checks.carry_over(unlike, checks.balance(unlike.by("user"), "a")).status == "red"
 
 
+def test_the_past_is_compared_as_by_scipy(split_days: UserDays) -> None:
+    table = split_days.by("user")
+    p, sizes = {}, {}
+    for name, past in table.covariates.items():
+        sides = [past[table.assigned == arm] for arm in (0, 1)]
+        p[name] = stats.ttest_ind(*sides, equal_var=False).pvalue
+        sizes[name] = abs(sides[1].mean() - sides[0].mean()) / past.std()
+    found, (name, size) = checks.balance(table, "a"), max(sizes.items(), key=lambda one: one[1])
+    least = min(multipletests(list(p.values()), method="holm")[1])
+    assert len(p) > 1
+    assert found.value == (
+        f"largest standardised difference {size:.3f} ({name} in b), smallest Holm p = {least:.3g}"
+    )
+    for p_value, status, words in (
+        (0.051, "green", "were alike before the test"),
+        (0.049, "amber", "differed before the test"),
+        (0.0009, "red", "differed before the test"),
+    ):
+        t = stats.norm.isf(p_value / 2)
+        m = moments.Moments(0.0, t, 0.5, 0.5, 0.0, np.inf, 9, 9, False)
+        one = checks.balance_of([("x", m, 0.0)])
+        assert (one.status, words in one.meaning) == (status, True)
+        assert "difference 0.000 (x)" in one.value
+    assert checks.balance_of([]).status == "amber"
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_shift_by_one_user_is_that_of_leaving_each_out(paired: bool, seed: int) -> None:
+    """Of a few users: every one left out in turn, and the whole row computed again."""
+    rng = np.random.default_rng(seed)
+    values = rng.gamma(0.5, 1.0, (2, 16)) if paired else rng.gamma(0.5, 1.0, 32)
+    assigned = None if paired else np.repeat([0, 1], 16)
+    table = UnitTable("user", ("a", "b"), {"m": metric("m")}, {"m": values}, assigned=assigned)
+    row = verdict.lift(table, "m", "a", "b")
+    width = sum(abs(end - row.lift) for end in (row.low, row.high) if np.isfinite(end))
+    without = [
+        verdict.lift(table.where(np.delete(np.arange(table.n_units), user)), "m", "a", "b")
+        for user in range(table.n_units)
+    ]
+    shift = max(abs(one.lift - row.lift) for one in without) / max(width, 1e-300)
+    found = checks.outliers(table, "a")
+    if np.isfinite(width) and width > 0:
+        assert f"{shift:.0%} of its interval's width (m in b)" in found.value
+    decides = any((one.p < 0.05) != (row.p < 0.05) for one in without)
+    assert (found.status == "amber") == decides == ("m in b;" in found.meaning)
+
+
+def test_a_trend_is_tested_by_each_users_line_over_the_days(paired_days: UserDays) -> None:
+    cubes = {
+        name: paired_days.terms[one.numerator.name].astype(float)
+        for name, one in paired_days.metrics.items()
+    }
+    line = np.arange(paired_days.days) - (paired_days.days - 1) / 2
+    p = [stats.ttest_1samp((one[1] - one[0]) @ line, 0).pvalue for one in cubes.values()]
+    adjusted = multipletests(p, method="holm")[1]
+    least, name = adjusted.min(), list(cubes)[int(adjusted.argmin())]
+    found = checks.novelty(paired_days, "a")
+    assert found.value == f"strongest trend: {name} in b, Holm p = {least:.3g}"
+    assert found.status == ("amber" if least < 0.05 else "green")
+    two = replace(paired_days, days=2, terms={n: v[..., :2] for n, v in paired_days.terms.items()})
+    assert checks.novelty(two, "a").value == "2 days"
+    same = {n: v[[0, 0]] for n, v in paired_days.terms.items()}
+    assert checks.novelty(replace(paired_days, terms=same), "a").value == "no variation"
+
+
 def test_rare_events(paired_days: UserDays) -> None:
     rare = {
         **paired_days.terms,
@@ -132,7 +205,15 @@ def test_rare_events(paired_days: UserDays) -> None:
     }
     found = checks.rare_events(replace(paired_days, terms=rare).by("user"))
     assert found.status == "amber"
-    assert "click (" in found.value
+    least = int((rare["click"] != 0).any(axis=2).sum(axis=1).min())
+    assert found.value == f"fewer than 100 users with events: click ({least})"
+    some = np.zeros((2, 200, 1))
+    for n, status in ((100, "green"), (99, "amber")):
+        some[:, :n] = 1.0
+        some[:, n:] = 0.0
+        days = UserDays(("a", "b"), 200, 1, {"click": paired_days.metrics["click"]},
+                        {"click": some}, {})  # fmt: skip
+        assert checks.rare_events(days.by("user")).status == status
 
 
 def test_one_user_who_decides_is_found(paired_days: UserDays) -> None:

@@ -5,14 +5,17 @@ is ranked only where it moves the lift.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import statsmodels.api as sm
 from scipy.stats import beta, ncf, norm
+from scipy.stats import t as student
 from statsmodels.stats.multitest import multipletests
 
 from simulator.stats.ensemble import FEWEST, WorldsLift, estimate, over_worlds
+from simulator.stats.pooling import pool_lifts, pooled
 from simulator.stats.sensitivity import FEWEST as FEWEST_RANKED
 from simulator.stats.sensitivity import Influence, influences, ranked
 from simulator.stats.verdict import Lift
@@ -172,6 +175,57 @@ def test_the_error_of_a_row_is_that_of_its_interval() -> None:
     assert estimate(row(0.1 - 2.2622, 0.1 + 2.2622)) == pytest.approx((0.1, 1.0), rel=1e-4)
     assert estimate(row(-math.inf, math.inf)) is None
     assert estimate(row(0.1, 0.1)) is None
+
+
+def verdict_row(lift: float, error: float, arm: str = "a", **more: object) -> Lift:
+    """A row of a metric m whose lift has this standard error and 9 degrees of freedom."""
+    half, nan = 2.262157 * error, math.nan
+    row = Lift("m", arm, "user", 1.0, 1 + lift, lift, lift - half, lift + half, nan, 9.0, nan, nan,
+               10, nan)  # fmt: skip
+    return replace(row, **more)  # type: ignore[arg-type]
+
+
+def test_lifts_are_pooled_by_rubins_rules() -> None:
+    """Three worlds, by hand: W = mean square error, B = variance between, T = W + 4/3 B."""
+    lifts, errors = [0.1, 0.2, 0.6], [0.1, 0.2, 0.2]
+    within, between = 0.03, np.var(lifts, ddof=1)
+    df = 2 * (1 + within / (4 / 3 * between)) ** 2
+    half = student.ppf(0.975, df) * math.sqrt(within + 4 / 3 * between)
+    one = pooled(lifts, errors)
+    assert (one.lift, one.low, one.high) == pytest.approx((0.3, 0.3 - half, 0.3 + half))
+    assert (one.within, one.between, one.df) == pytest.approx(
+        (math.sqrt(within), math.sqrt(between), df)
+    )
+    alike = pooled([0.1, 0.1], [0.3, 0.3])
+    assert (alike.df, alike.high) == pytest.approx((math.inf, 0.1 + 1.959964 * 0.3))
+    with pytest.raises(ValueError, match="at least two worlds; got 1"):
+        pooled([0.1], [0.1])
+
+
+def test_rows_are_pooled_where_every_world_has_one_by_user() -> None:
+    worlds = [
+        [
+            verdict_row(lift, 0.1),
+            verdict_row(lift, 0.1, "days", unit="day"),
+            verdict_row(lift, 0.1, "user-days", unit="user-day"),
+            verdict_row(lift, 0.1, "unbounded", low=-math.inf),
+            verdict_row(lift, 0.0, "same"),
+            *([verdict_row(lift, 0.1, "once")] if lift else []),
+        ]
+        for lift in (0.0, 0.2)
+    ]
+    (found,) = pool_lifts(worlds).items()
+    assert found[0] == ("a", "m")
+    wanted = pooled([0.0, 0.2], [0.1, 0.1])
+    assert [found[1].lift, found[1].low, found[1].high] == pytest.approx(
+        [wanted.lift, wanted.low, wanted.high]
+    )
+
+
+def test_words_of_worlds_are_those_of_the_band() -> None:
+    one = of(np.full(5, 0.3), np.full(5, 0.1))
+    for low, high, words in ((0.1, 0.2, "up"), (-0.1, 0.2, "undecided"), (-0.2, -0.1, "down")):
+        assert replace(one, low=low, high=high).words == words
 
 
 def planted(rng: np.random.Generator, k: int, n_parameters: int) -> list[Influence]:

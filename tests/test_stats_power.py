@@ -13,10 +13,12 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 from scipy.stats import ttest_ind
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 from statsmodels.stats.power import TTestIndPower, TTestPower
 
 from simulator.cli.power import power as command
-from simulator.stats import durations, power, units
+from simulator.stats import durations, power, units, verdict
 from simulator.stats.frames import from_frame
 from simulator.stats.power import Pilot, PowerError
 from simulator.stats.unit_table import UnitTable
@@ -172,6 +174,75 @@ def test_days_of_an_adjusted_split_are_those_of_what_the_past_does_not_tell() ->
     assert plain.needed(5_000, 0.0187).days == math.inf
     pilot = power.pilot(days.by("user"), "click", "a", "b")
     assert adjusted.spread[0] == pytest.approx(pilot.relative_error("cuped", 1) ** 2, rel=1e-6)
+
+
+def test_days_are_those_of_the_analysis_of_variance() -> None:
+    """Against statsmodels, twins and a split of unequal arms; the ends against draws anew."""
+    rng = np.random.default_rng(4)
+    n, width = 50, 4
+    users = 5 + rng.normal(0, 1, (n, 1))
+    cube = np.stack([users + rng.normal(0, 1, (n, width)), users + rng.normal(1, 2, (n, width))])
+    arms = power.Arms(0.25, 0.75)
+    found = durations.durations(user_days(cube), "click", "a", "b", arms)
+    mean = cube[0].mean()
+    user = np.repeat(np.arange(n), width)
+    for design, values, factor in (
+        ("split", cube[0], arms.factor),
+        ("paired", cube[1] - cube[0], 1.0),
+    ):
+        fit = ols("x ~ C(user)", pd.DataFrame({"x": values.ravel(), "user": user})).fit()
+        table = anova_lm(fit)["mean_sq"]
+        between, within = table["C(user)"] / width, table["Residual"] / width
+        one = found[design]
+        assert one.spread[0] == pytest.approx(factor * between / mean**2)
+        assert one.lasting[0] == pytest.approx(max(0.0, 1 - within / between))
+        assert (one.days, one.design) == (width, design)
+    assert found["split"].spread[1:].mean() == pytest.approx(found["split"].spread[0], rel=0.05)
+    variance = cube[0].mean(axis=1).var(ddof=1)
+    # Of a variance, by its fourth moment; that of the mean adds next to nothing.
+    fourth = ((cube[0].mean(axis=1) - mean) ** 4).mean()
+    error = math.sqrt((fourth - variance**2) / n) / variance
+    drawn = found["split"].spread[1:].std() / found["split"].spread[0]
+    assert drawn == pytest.approx(math.hypot(error, 2 * math.sqrt(variance / n) / mean), rel=0.2)
+
+
+def test_days_needed_solve_what_they_promise() -> None:
+    """spread (lasting + (1 - lasting) D / d) / n is the error that finds the lift."""
+    one = durations.Duration(np.array([2.0, 2.0, 3.0]), np.array([0.25, 0.1, 0.25]), 4, "paired")
+    n, lift = 3_000, 0.08
+    room = (lift / verdict.noncentrality(n - 1, 0.9, 0.99)) ** 2 * n
+    days = [
+        math.ceil((1 - lasting) * 4 / (room / spread - lasting))
+        for spread, lasting in zip(one.spread, one.lasting, strict=True)
+    ]
+    assert len(set(days)) == 3
+    need = one.needed(n, lift, 0.9, 0.99)
+    assert (need.days, need.low, need.high) == (days[0], *sorted(days[1:]))
+    assert one.needed(n, 10.0).days == 1.0
+    other = durations.Duration(np.array([4.0, 1.0]), np.array([0.5, 0.5]), 4, "paired")
+    least = durations.Duration(np.array([2.0, 2.0]), np.array([0.9, 0.1]), 4, "split").at_least(
+        other
+    )
+    # No less than the lasting part and the rest of the other, where its whole is larger.
+    assert least.spread.tolist() == [4.0, 2.0]
+    assert least.lasting == pytest.approx([0.5, 0.25])
+    assert least.design == "split"
+
+
+def test_days_that_cannot_be_planned_say_why() -> None:
+    days = user_days(np.ones((2, 5, 1)))
+    assert durations.without_duration(days, "click") == "the log has one day"
+    with pytest.raises(PowerError, match="click: days cannot be planned: the log has one day"):
+        durations.durations(days, "click", "a", "b")
+    two = user_days(np.ones((2, 5, 2)))
+    assert durations.without_duration(two, "click") == ""
+    assert durations.durations(two, "click", "a", "b") == {}
+    switched = replace(two, switched=np.array([0, 1]))
+    assert "switchback" in durations.without_duration(switched, "click")
+    returning = {m.name: m for m in units.chosen(["return"])}
+    assert "depends on other days" in durations.without_duration(
+        replace(two, metrics=returning), "return"
+    )
 
 
 @pytest.mark.parametrize("lasting", [0.0, 0.3, 3.0])

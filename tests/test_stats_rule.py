@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.optimize import brentq
+from statsmodels.stats.proportion import proportion_confint
 
 from simulator.log.metrics import Metric, Term
 from simulator.stats import intervals, tests, verdict
@@ -15,7 +19,7 @@ from simulator.stats.intervals import Side
 from simulator.stats.joint import JointLaw
 from simulator.stats.margins import Margins, answer_margins
 from simulator.stats.methods import correction_of_methods
-from simulator.stats.moments import Moments, split
+from simulator.stats.moments import Moments, paired, split
 from simulator.stats.rule import Rule
 from simulator.stats.unit_table import TableError, UnitTable
 
@@ -246,6 +250,106 @@ def test_newcombes_interval_is_the_published_one() -> None:
     }.items():
         found = intervals.difference_by(proportions(x, n, y, m), "newcombe")
         assert found == pytest.approx(ends, abs=6e-5)
+
+
+@pytest.mark.parametrize("twins", [False, True])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_ends_of_newcombes_lift_are_where_the_difference_begins_to_hold_0(
+    twins: bool, level: float
+) -> None:
+    """By search: treatment - theta control with Wilson's ends of both, by statsmodels."""
+
+    def beyond(theta: float, one: Moments, correlation: float, own: float, other: float) -> float:
+        both = own**2 + (theta * other) ** 2 - 2 * correlation * own * theta * other
+        return (one.treatment - theta * one.control) ** 2 - both
+
+    random = np.random.default_rng(10)
+    z = stats.norm.ppf((1 + level) / 2)
+    for _ in range(20):
+        n, m = (60, 60) if twins else random.integers(30, 90, 2).tolist()
+        c, t = (random.random(n) < 0.5) * 1.0, (random.random(m) < 0.6) * 1.0
+        one = paired(c, np.where(random.random(n) < 0.5, c, t)) if twins else split(c, t)
+        correlation = one.cov / np.sqrt(one.var_control * one.var_treatment) if twins else 0.0
+        ends = [
+            proportion_confint(round(p * size), size, 1 - level, method="wilson")
+            for p, size in ((one.control, n), (one.treatment, m))
+        ]
+        # From each proportion to its lower and its upper end.
+        down_c, up_c = np.abs(np.array(ends[0]) - one.control)
+        down_t, up_t = np.abs(np.array(ends[1]) - one.treatment)
+
+        low = brentq(
+            beyond, 0.0, one.treatment / one.control, args=(one, correlation, down_t, up_c)
+        )
+        high = brentq(
+            beyond, one.treatment / one.control, 60.0, args=(one, correlation, up_t, down_c)
+        )
+        found = intervals.newcombe(one, level)
+        assert found == pytest.approx((low - 1, high - 1), rel=1e-6)
+        differences = intervals.difference_by(one, "newcombe", level)
+        whole = [
+            np.sqrt(a**2 + b**2 - 2 * correlation * a * b)
+            for a, b in ((down_t, up_c), (up_t, down_c))
+        ]
+        assert differences == pytest.approx(
+            (one.difference - whole[0], one.difference + whole[1]), rel=1e-6
+        )
+        assert intervals.wilson(one.control, n, z) == pytest.approx(ends[0])
+
+
+def test_newcombes_lift_over_a_control_of_zeros_is_unbounded() -> None:
+    nothing = intervals.newcombe(proportions(0, 30, 9, 30))
+    assert nothing == (-np.inf, np.inf)
+    # 2 of 30: the interval of the control's proportion ends above 0, at Wilson's end.
+    assert np.isfinite(intervals.newcombe(proportions(2, 30, 9, 30)).high)
+
+
+def test_what_is_no_proportion_is_known_by_its_variance() -> None:
+    flags = np.array([0.0, 1, 1, 0, 1])
+    for control, treatment, expected in (
+        (flags, flags[::-1], True),
+        (flags, np.array([0.0, 1, 2, 0, 1]), False),
+        (np.array([0.0, 0.5, 1, 1, 0]), flags, False),
+        (-flags, flags, False),
+        (np.zeros(4), flags, True),
+    ):
+        assert bool(intervals.is_proportion(split(control, treatment))) is expected
+
+
+def test_delta_intervals_are_those_of_their_formulas() -> None:
+    """By hand: means 10 and 12, variances of the means .25 and .36, covariance .1."""
+    one = Moments(10.0, 12.0, 0.25, 0.36, 0.1, np.inf, 50, 50, True)
+    variance = (0.36 - 2 * 1.2 * 0.1 + 1.44 * 0.25) / 100
+    half = stats.norm.ppf(0.95) * np.sqrt(variance)
+    assert intervals.delta(one, 0.9) == pytest.approx((0.2 - half, 0.2 + half))
+    log_half = stats.norm.ppf(0.95) * np.sqrt(0.36 / 144 + 0.25 / 100 - 2 * 0.1 / 120)
+    ends = 1.2 * np.exp([-log_half, log_half]) - 1
+    assert intervals.log_delta(one, 0.9) == pytest.approx(tuple(ends))
+    assert np.isnan(intervals.log_delta(replace(one, control=-10.0), 0.9)).all()
+    # Both below 0: a smaller loss is a lift.
+    lost = intervals.log_delta(replace(one, control=-10.0, treatment=-12.0), 0.9)
+    assert lost == pytest.approx(tuple(-ends[::-1]))
+    assert intervals.difference(one, 0.9) == pytest.approx(
+        (2 - stats.norm.ppf(0.95) * np.sqrt(0.41), 2 + stats.norm.ppf(0.95) * np.sqrt(0.41))
+    )
+
+
+@pytest.mark.parametrize("df", [5.0, np.inf])
+def test_the_joint_law_of_sides_that_differ_is_that_of_draws(df: float) -> None:
+    """Two sides, above and below, correlated: the smallest p of a multivariate t, by scipy."""
+    correlation = np.array([[1.0, 0.6, 0.2], [0.6, 1.0, -0.4], [0.2, -0.4, 1.0]])
+    law = JointLaw.of(correlation, df, ["two-sided", "greater", "less"])
+    shape = 1e9 if np.isinf(df) else df
+    drawn = stats.multivariate_t(shape=correlation, df=shape, seed=1).rvs(200_000)
+    tail = stats.norm.sf if np.isinf(df) else stats.t(df).sf
+    smallest = np.min(
+        [2 * tail(np.abs(drawn[:, 0])), tail(drawn[:, 1]), tail(-drawn[:, 2])], axis=0
+    )
+    p = np.array([0.01, 0.05, 0.2])
+    expected = [(smallest <= one).mean() for one in p]
+    assert law.adjusted(p) == pytest.approx(expected, abs=0.004)
+    for alpha in (0.01, 0.1):
+        assert law.threshold(alpha) == pytest.approx(np.quantile(smallest, alpha), rel=0.04)
 
 
 def test_newcombes_lift_difference_and_p_agree() -> None:
