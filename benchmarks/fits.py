@@ -32,8 +32,9 @@ def make_clicks(scenario: Path, folder: Path) -> Path:
     """The history of a scenario and its catalogue's size as one npz; nothing else is simulated for
     longer than a day.
     """
+    from simulator.log.eventlog import EventLog
     from simulator.log.metadata import HISTORY
-    from simulator.log.workspace import Workspace, open_log
+    from simulator.log.workspace import Workspace
     from simulator.run.pipeline import simulate
     from simulator.scenario.model import Scenario
 
@@ -44,8 +45,7 @@ def make_clicks(scenario: Path, folder: Path) -> Path:
     short = folder / "history.yaml"
     short.write_text(yaml.safe_dump(document), encoding="utf-8")
     simulate(Scenario.load(short), folder / "run", folder=scenario.parent)
-    history = open_log(Workspace(folder / "run").history)
-    assert history is not None
+    history = EventLog.open(Workspace(folder / "run").arm(HISTORY))
     log = history.sequences(HISTORY, before=0)
     file = folder / "clicks.npz"
     size = [history.metadata.n_users, history.metadata.n_items]

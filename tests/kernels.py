@@ -399,8 +399,8 @@ def finished(content: dict[str, Any], folder: Path, *, report: bool = False) -> 
 
 
 def contents(folder: Path) -> str:
-    """The digest of the files of a folder."""
-    return digest(*(file.read_bytes() for file in sorted(folder.iterdir())))
+    """The digest of the parts of a log."""
+    return digest(*(file.read_bytes() for file in sorted(folder.rglob("*.parquet"))))
 
 
 ENGINES: list[dict[str, Any]] = [

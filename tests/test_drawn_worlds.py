@@ -32,6 +32,7 @@ from simulator.report import drawn
 from simulator.run.pipeline import run, simulate
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.stats.ensemble import over_worlds
+from tests.worlds import log_files
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -265,13 +266,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def pieces(root: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted((root / "log").glob("*.parquet"))}
-
-
 def test_a_drawn_world_is_a_run_of_its_own(finished: Path, tmp_path: Path) -> None:
     simulate(scenario(worlds=WORLDS).within("w3"), tmp_path / "alone")
-    assert pieces(finished / "worlds" / "w3") == pieces(tmp_path / "alone")
+    assert log_files(finished / "worlds" / "w3") == log_files(tmp_path / "alone")
 
 
 def test_the_report_speaks_of_all_of_them(finished: Path) -> None:
@@ -297,7 +294,9 @@ def test_what_was_interrupted_goes_on_with_the_same_bytes(finished: Path, tmp_pa
     whole = scenario(worlds={name: WORLDS[name] for name in ("w1", "w2", "w3")})
     run(whole, tmp_path / "run")
     for name in ("w2", "w3"):
-        assert pieces(finished / "worlds" / name) == pieces(tmp_path / "run" / "worlds" / name)
+        assert log_files(finished / "worlds" / name) == log_files(
+            tmp_path / "run" / "worlds" / name
+        )
     before = (tmp_path / "run" / "report.json").read_bytes()
     (tmp_path / "run" / "worlds" / "w2" / drawn.FILE).unlink()
     run(whole, tmp_path / "run", resume=True)

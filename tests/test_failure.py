@@ -27,7 +27,7 @@ from simulator.cli.failure import failures
 from simulator.log.eventlog import EventLog, Writer
 from simulator.log.files import FileError, load_arrays, read_json, save_arrays, write_text
 from simulator.log.metadata import Metadata
-from tests.worlds import STOPPABLE, run_stoppable
+from tests.worlds import STOPPABLE, log_files, run_stoppable
 
 SLOW = """
 import time
@@ -90,7 +90,7 @@ def test_a_run_that_finds_no_room_can_go_on(tmp_path):
     root = run_stoppable(
         tmp_path, None
     )  # also compiles the kernels, whose files the limit would forbid
-    whole = {part.name: part.read_bytes() for part in (root / "log").iterdir()}
+    whole = log_files(root)
     out = tmp_path / "again"
     command = [sys.executable, "-m", "simulator", "run", str(tmp_path / "scenario.yaml"), "--quiet"]
     command += ["--out", str(out), "--engine.executor", "processes"]
@@ -103,7 +103,7 @@ def test_a_run_that_finds_no_room_can_go_on(tmp_path):
     assert not list(out.rglob("*.part"))
     done = subprocess.run([*command, "--resume"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {part.name: part.read_bytes() for part in (out / "log").iterdir()} == whole
+    assert log_files(out) == whole
 
 
 def test_what_is_written_is_whole_or_not_there(tmp_path, monkeypatch):

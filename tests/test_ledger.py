@@ -28,11 +28,7 @@ from simulator.log.ledger import FileError, Ledger, Piece, commit
 from simulator.log.workspace import RunError, Workspace
 from simulator.run.tasks import Merge
 from simulator.scenario.parts import Data
-from tests.worlds import run_again, run_stoppable
-
-
-def log_of(root: Path) -> dict[str, bytes]:
-    return {part.name: part.read_bytes() for part in sorted((root / "log").iterdir())}
+from tests.worlds import FIRST, log_files, run_again, run_stoppable
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +65,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(interrupted_run, whole_run
     assert not list(out.glob("work/z/*/day-1.npz"))
     assert not list(out.rglob("*.part"))
     run_again(tmp_path)
-    assert log_of(out) == log_of(whole_run)
+    assert log_files(out) == log_files(whole_run)
 
 
 def _swapped(out: Path) -> None:
@@ -146,8 +142,8 @@ DAMAGE: list[tuple[str, Callable[[Path], Any], str]] = [
     ),
     (
         "the history flipped",
-        lambda out: flip(out / "log/00-history.parquet"),
-        r"log/00-history\.parquet has changed",
+        lambda out: flip(out / "log/arm_name=history" / FIRST),
+        r"log/arm_name=history/first_user=0+/part\.parquet has changed",
     ),
     ("the claim flipped", lambda out: flip(out / "work/claim.json"), r"claim\.json has changed"),
     ("the ledger flipped", lambda out: flip(out / "pieces.jsonl"), r"pieces\.jsonl:\d+: damaged"),
@@ -199,9 +195,9 @@ def test_one_flipped_bit_in_any_file_of_a_finished_run_is_named(whole_run, tmp_p
 
 def test_a_missing_and_an_added_part_of_the_log_are_named(whole_run, tmp_path):
     for name, change in {
-        "missing": lambda out: (out / "log/01-a.parquet").unlink(),
+        "missing": lambda out: (out / "log/arm_name=a" / FIRST).unlink(),
         "is not of this run": lambda out: shutil.copy(
-            out / "log/01-a.parquet", out / "log/09-a.parquet"
+            out / "log/arm_name=a" / FIRST, out / "log/arm_name=a/b.parquet"
         ),
     }.items():
         out = tmp_path / name
@@ -377,8 +373,8 @@ def test_a_log_as_data_is_held_to_its_ledger(whole_run, interrupted_run, tmp_pat
     shutil.copytree(whole_run, out)
     data = Data(source="log", path=str(out))
     assert read(data, tmp_path).history is not None
-    flip(out / "log/01-a.parquet")
-    with pytest.raises(FileError, match=r"log/01-a\.parquet has changed"):
+    flip(out / "log/arm_name=a" / FIRST)
+    with pytest.raises(FileError, match=r"log/arm_name=a/first_user=0+/part\.parquet has changed"):
         read(data, tmp_path)
     with pytest.raises(RunError, match="is not finished"):
         read(Data(source="log", path=str(interrupted_run / "out")), tmp_path)
@@ -397,9 +393,7 @@ def test_rows_are_listed(whole_run):
         }
         assert len(tapes) == 4
         (part,) = [
-            piece
-            for name, piece in pieces.items()
-            if name.startswith("log/") and name.endswith(f"-{arm}.parquet")
+            piece for name, piece in pieces.items() if name.startswith(f"log/arm_name={arm}/")
         ]
         assert sum(tapes.values()) == part.rows
 
@@ -465,7 +459,7 @@ def test_a_piece_that_is_damaged_before_the_log_is_written_is_named(damage, tmp_
         run_stoppable(tmp_path, None)
     out = tmp_path / "out"
     assert not Workspace(out).finished
-    assert not list(out.glob("log/*-a.parquet"))
+    assert not list(out.glob("log/arm_name=a/*/*.parquet"))
     monkeypatch.undo()
     if damage != "a day less":
         done = CliRunner().invoke(
@@ -495,7 +489,7 @@ def test_rows_that_are_lost_or_doubled_on_the_way_into_the_log_are_named(
 
 def _stale_part(out: Path) -> None:
     """The log part of an arm is written twice, and what lies there is the first."""
-    file = out / "log/01-a.parquet"
+    file = out / "log/arm_name=a" / FIRST
     old = file.read_bytes()
     with staged(file) as staging:
         staging.write_bytes(old + b" ")
@@ -503,19 +497,22 @@ def _stale_part(out: Path) -> None:
 
 
 PARTS: dict[str, tuple[Callable[[Path], Any], str]] = {
-    "dropped": (lambda out: (out / "log/01-a.parquet").unlink(), r"01-a\.parquet is missing"),
+    "dropped": (
+        lambda out: (out / "log/arm_name=a" / FIRST).unlink(),
+        r"arm_name=a/.*parquet is missing",
+    ),
     "doubled": (
-        lambda out: shutil.copy(out / "log/01-a.parquet", out / "log/02-z.parquet"),
-        r"02-z\.parquet (has changed|is cut)",
+        lambda out: shutil.copy(out / "log/arm_name=a" / FIRST, out / "log/arm_name=z" / FIRST),
+        r"arm_name=z/first_user=0+/part\.parquet (has changed|is cut)",
     ),
     "cut": (
-        lambda out: os.truncate(out / "log/01-a.parquet", 2000),
-        r"01-a\.parquet is cut: it has 2,000 of",
+        lambda out: os.truncate(out / "log/arm_name=a" / FIRST, 2000),
+        r"arm_name=a/first_user=0+/part\.parquet is cut: it has 2,000 of",
     ),
-    "stale": (_stale_part, r"01-a\.parquet is stale: an earlier version"),
+    "stale": (_stale_part, r"arm_name=a/.*parquet is stale: an earlier version"),
     "added": (
-        lambda out: shutil.copy(out / "log/01-a.parquet", out / "log/03-a.parquet"),
-        r"03-a\.parquet is not of this run",
+        lambda out: shutil.copy(out / "log/arm_name=a" / FIRST, out / "log/arm_name=a/b.parquet"),
+        r"arm_name=a/b\.parquet is not of this run",
     ),
 }
 

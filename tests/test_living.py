@@ -25,6 +25,7 @@ from simulator.log.items import ItemFacts
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario, ScenarioError
 from simulator.serving.desk import Channel, Desk, ServingError
+from tests.worlds import log_files
 
 LIVING: dict[str, Any] = {
     "name": "living",
@@ -55,10 +56,6 @@ LIVING: dict[str, Any] = {
 
 def scenario(**changes: Any) -> Scenario:
     return Scenario.model_validate({**LIVING, **changes})
-
-
-def part_bytes(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted((folder / "log").glob("*.parquet"))}
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +186,7 @@ def test_the_same_bytes_whatever_ticks_blocks_shards(
     lived: Path, tmp_path: Path, engine: dict[str, Any]
 ) -> None:
     simulate(scenario(engine=engine), tmp_path / "run")
-    assert part_bytes(tmp_path / "run") == part_bytes(lived)
+    assert log_files(tmp_path / "run") == log_files(lived)
     kept, other = (load_arrays(f / "models" / "catalogues.npz") for f in (lived, tmp_path / "run"))
     for name in kept:
         np.testing.assert_array_equal(kept[name], other[name])
@@ -206,7 +203,7 @@ def test_a_run_that_was_stopped_at_a_midnight_goes_on(lived: Path, tmp_path: Pat
     with pytest.raises(StopError):
         simulate(scenario(), tmp_path / "run", progress=until)
     simulate(scenario(), tmp_path / "run", resume=True)
-    assert part_bytes(tmp_path / "run") == part_bytes(lived)
+    assert log_files(tmp_path / "run") == log_files(lived)
 
 
 @pytest.mark.parametrize("catalogue", ["own", "pooled"])

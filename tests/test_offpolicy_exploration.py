@@ -85,7 +85,7 @@ def test_the_command_plans_from_the_history_of_a_run(tmp_path: Path) -> None:
     root = simulate_scenario(
         tmp_path, tiny_scenario(users=users, data=data, serving=serving, days=1)
     )
-    log = str(next(iter(sorted((root / "log").glob("*history.parquet")))))
+    log = str(root / "log" / "arm_name=history")
     out = tmp_path / "plan.json"
     target, blurred = "explore:policy=popularity,epsilon=0.5", "explore:policy=popularity,epsilon=1"
     asked = ["power", log, "--replay", "--width", "5%", "--policy", target, "--out", str(out)]

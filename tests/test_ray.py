@@ -29,7 +29,7 @@ import yaml
 from policies.base import Progress
 from simulator.log.ledger import Ledger
 from simulator.run.contract import Needs
-from tests.worlds import tiny_scenario
+from tests.worlds import log_files, tiny_scenario
 
 ROOT = Path(__file__).resolve().parents[1]
 BESIDE = [str(path) for path in ROOT.glob(".venv-ray/lib/python3*/site-packages")]
@@ -325,11 +325,7 @@ def test_kills_of_workers_and_of_a_node_change_no_byte(nodes):
     assert any(stage.startswith("try again: ") for stage, _, _ in stages)
     days = [(number, total) for stage, number, total in stages if stage == "simulate mine 0-14"]
     assert days[-1] == (2, 2)
-    logs = [
-        {part.name: part.read_bytes() for part in (root / "log").iterdir()}
-        for root in (serial, out)
-    ]
-    assert logs[0] == logs[1]
+    assert log_files(serial) == log_files(out)
     Ledger(out).check()
     assert not list(out.rglob("*.part"))
     assert done.stderr == ""

@@ -277,7 +277,7 @@ def test_a_plug_in_that_raises_stops_the_run_or_only_its_arm(tmp_path):
     assert kept.exit_code == 1, kept.output
     assert "arm 'mine' was given up" in kept.output
     assert sorted(p.name for p in (tmp_path / "two" / "log").iterdir()) == [
-        f"0{i}-{n}.parquet" for i, n in enumerate(["history", *"abc"])
+        f"arm_name={name}" for name in [*"abc", "history"]
     ]
     report = json.loads((tmp_path / "two" / "report.json").read_text())
     assert {row["arm"] for row in report["lifts"]} == {"b", "c"}

@@ -40,7 +40,7 @@ from simulator.log.workspace import RunError, Workspace
 from simulator.run.context import context
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
-from tests.worlds import log_digests, run_stoppable, simulate_scenario, tiny_scenario
+from tests.worlds import FIRST, log_digests, run_stoppable, simulate_scenario, tiny_scenario
 
 MOTO = Path(__file__).parents[1] / ".venv-moto" / "bin" / "moto_server"
 
@@ -364,10 +364,10 @@ def test_an_interrupted_run_goes_on_elsewhere(
     assert f"{bucket}/run holds a run that is not finished" in done.output
     another_machine("third")
     store, base = store_of(f"{bucket}/run")
-    store.write_text(f"{base}/log/01-a.0123456789ab.parquet", "of an attempt that died")
+    store.write_text(f"{base}/log/arm_name=a/x.0123456789ab.parquet", "of an attempt that died")
     root = simulate(scenario, f"{bucket}/run", folder=tmp_path, resume=True).root
     assert log_digests(root) == whole
-    assert f"{base}/log/01-a.0123456789ab.parquet" not in store.list(base)
+    assert f"{base}/log/arm_name=a/x.0123456789ab.parquet" not in store.list(base)
 
 
 def test_a_run_by_fsspec(memory: str, tmp_path: Path, another_machine: Any) -> None:
@@ -386,22 +386,27 @@ def test_damage_on_the_store_is_named(memory: str, tmp_path: Path, another_machi
     scenario = Scenario.load(tmp_path / "scenario.yaml")
     simulate(scenario, run, folder=tmp_path)
     store, _ = store_of(run)
-    part = object_of(run, "log/01-a.parquet")
+    part = object_of(run, f"log/arm_name=a/{FIRST}")
 
-    content = bytearray((root / "log" / "01-a.parquet").read_bytes())
+    content = bytearray((root / "log/arm_name=a" / FIRST).read_bytes())
     content[len(content) // 2] ^= 1
     (tmp_path / "flipped").write_bytes(bytes(content))
     store.write(tmp_path / "flipped", part)
     another_machine("second")
-    with pytest.raises(FileError, match=r"log/01-a\..*\.parquet has changed since it was written"):
+    with pytest.raises(
+        FileError,
+        match=r"log/arm_name=a/first_user=0+/part\..*\.parquet has changed since it was written",
+    ):
         here(run)
 
     store.write_text(part, "cut")
     another_machine("third")
-    with pytest.raises(FileError, match=r"log/01-a\.parquet has 3 bytes and should have"):
+    with pytest.raises(
+        FileError, match=r"log/arm_name=a/first_user=0+/part\.parquet has 3 bytes and should have"
+    ):
         simulate(scenario, run, folder=tmp_path, resume=True)
 
     store.delete(part)
     another_machine("fourth")
-    with pytest.raises(FileError, match=r"log/01-a\.parquet is missing"):
+    with pytest.raises(FileError, match=r"log/arm_name=a/first_user=0+/part\.parquet is missing"):
         simulate(scenario, run, folder=tmp_path, resume=True)

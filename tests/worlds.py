@@ -356,11 +356,21 @@ def simulate_scenario(folder: Path, content: dict[str, Any], **options: Any) -> 
     return simulate(loaded, folder / "out", folder=folder, **options).root
 
 
-def log_digests(root: Path) -> dict[str, str]:
+FIRST = "first_user=0000000000/part.parquet"
+"""The first log part of an arm, below its folder."""
+
+
+def log_files(root: Path) -> dict[str, bytes]:
+    """The parts of a run's log by their paths."""
+    log = root / "log"
     return {
-        part.name: hashlib.sha256(part.read_bytes()).hexdigest()
-        for part in sorted((root / "log").glob("*"))
+        part.relative_to(log).as_posix(): part.read_bytes()
+        for part in sorted(log.rglob("*.parquet"))
     }
+
+
+def log_digests(root: Path) -> dict[str, str]:
+    return {name: hashlib.sha256(part).hexdigest() for name, part in log_files(root).items()}
 
 
 STOPPABLE: dict[str, Any] = {

@@ -194,6 +194,7 @@ def tables(
     team: int | None = None,
     fit: int | Callable[[IntArray], IntArray] = 0,
     most: int = ROW_GROUP,
+    users: tuple[int, int] | None = None,
 ) -> Iterator[pa.Table]:
     """The log rows of one (arm, shard), in KEY order, out of the columns of its days (in the order
     of time).
@@ -208,12 +209,15 @@ def tables(
         fit: which served all users, or users by their ids; for the column FIT.
         most: rows of a table, rounded up to whole requests: so that the memory of the table before
             it is used again.
+        users: the first of those whose rows are wanted, and that after the last; None: all.
     """
     from simulator.serving.kernels import group_by_user
 
     names = {name for day in days for name in day}
     whole = {name: _joined(days, name) for name in names}
     order = group_by_user(whole["user"])
+    if users is not None:
+        order = order[slice(*np.searchsorted(whole["user"][order], users))]
     shown = whole["shown"][order].astype(np.int64)
     starts = (np.cumsum(whole["shown"], dtype=np.int64) - whole["shown"])[order]
     ends = np.cumsum(shown)

@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -107,7 +108,9 @@ class EventLog:
 
     @classmethod
     def open(cls, path: Path | str) -> EventLog:
-        """The log in a Parquet file or a folder of Parquet parts; no row is read yet.
+        """The log in a Parquet file or a folder of Parquet parts, which may lie in folders named as
+        Hive does (`arm_name=new/`); no row is read yet. Parts stand in the order of their arms,
+        then of their paths.
 
         Raises:
             LogError: no parts there, not Parquet, no metadata of abtest or such that breaks a rule,
@@ -115,7 +118,10 @@ class EventLog:
         """
         path = here(path)
         bring(path)
-        parts = (path,) if path.is_file() else tuple(sorted(path.glob("*.parquet")))
+        parts = [path]
+        if not path.is_file():
+            found = chain(path.glob("*.parquet"), path.glob("*=*/**/*.parquet"))
+            parts = sorted(found, key=lambda part: (_first_arm(part), part))
         if not parts:
             raise LogError(
                 f"{path}: no event log there: expected a .parquet file or a folder of them"
@@ -131,7 +137,7 @@ class EventLog:
                 raise LogError(
                     f"{part}: columns are {names}; those of {parts[0]} are {stored[0][1]}"
                 )
-        return cls(stored[0][0], None, parts)
+        return cls(stored[0][0], None, tuple(parts))
 
     @property
     def table(self) -> pa.Table:
@@ -481,6 +487,54 @@ class Writer:
             self._staging.unlink(missing_ok=True)
 
 
+class LogPart(NamedTuple):
+    """Where the rows of some users of an arm lie.
+
+    Attributes:
+        path: of the Parquet file.
+        first, end: the first of the users, and that after the last.
+    """
+
+    path: Path
+    first: int
+    end: int
+
+
+def write_parts(
+    tables: Iterable[pa.Table],
+    parts: Sequence[LogPart],
+    metadata: Metadata,
+    kinds: Iterable[str],
+) -> None:
+    """Write rows of one arm, which come in KEY order, as parts that are cut between users.
+
+    Args:
+        tables: the rows, of users of the parts alone.
+        parts: ascending, without gaps; one may have no rows.
+        metadata: of the log.
+        kinds: its optional columns.
+
+    Raises:
+        FileError: a part cannot be written.
+    """
+    kinds, coming = tuple(kinds), iter(tables)
+    rest: pa.Table | None = None
+    for part in parts:
+        with Writer(part.path, metadata, kinds) as writer:
+            while True:
+                if rest is None:
+                    rest = next(coming, None)
+                if rest is None:
+                    break
+                here = int(np.searchsorted(column_values(rest, "user"), part.end))
+                writer.add(rest.slice(0, here))
+                if here < rest.num_rows:
+                    rest = rest.slice(here)
+                    break
+                rest = None
+    assert rest is None, "rows of users after the last part"
+
+
 def _begins_as_parquet(part: Path) -> bool:
     with part.open("rb") as file:
         return file.read(4) == b"PAR1"
@@ -517,6 +571,18 @@ def _what_is_wrong(part: Path, error: Exception) -> str:
 def _footer(part: Path) -> pq.FileMetaData:
     with _parquet(part):
         return pq.read_metadata(part)
+
+
+def _first_arm(part: Path) -> int:
+    """The index of the arm that a part begins with, as its footer says; -1 where it does not say,
+    or has no rows.
+    """
+    footer = _footer(part)
+    column = footer.schema.to_arrow_schema().get_field_index("arm")
+    if column < 0 or footer.num_row_groups == 0:
+        return -1
+    known = footer.row_group(0).column(column).statistics
+    return int(known.min) if known is not None and known.has_min_max else -1
 
 
 def _described(part: Path) -> tuple[Metadata, list[str]]:

@@ -66,9 +66,9 @@ class ItemFacts:
         Raises:
             FileError: as `beside`.
         """
-        folder = log.parts[0].resolve().parent if log.parts else None
-        home = None if folder is None or folder.name != "log" else folder.parent
-        return cls.beside(home, log.metadata)
+        folders = log.parts[0].resolve().parents if log.parts else ()
+        homes = [folder.parent for folder in folders if folder.name == "log"]
+        return cls.beside(homes[0] if homes else None, log.metadata)
 
     @classmethod
     def beside(cls, home: Path | None, meta: Metadata) -> ItemFacts:

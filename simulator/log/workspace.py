@@ -33,7 +33,7 @@ import yaml
 from policies.base import Catalogue
 from policies.sources import ABSENT
 from policies.staging import place_of, staging_of
-from simulator.log.eventlog import EventLog
+from simulator.log.eventlog import EventLog, LogPart
 from simulator.log.files import (
     adopt,
     load_arrays,
@@ -46,11 +46,18 @@ from simulator.log.files import (
     writing,
 )
 from simulator.log.ledger import CLAIM, LEDGER, Ledger, bring, present
+from simulator.log.metadata import HISTORY
 from simulator.log.notices import FILE, Notice, keep, kept
 from simulator.log.remote import LOCK, RemoteRun
 
 DECIDING = ("abtest", "numpy", "numba", "pyarrow", "scipy", "torch")
 """Libraries whose version may decide bytes."""
+
+
+PART_USERS = 100_000
+"""Users of a part of a run's log, by their numbers: the cut of the log does not follow that of the
+run (`engine.shards`), so that it has the same bytes under any.
+"""
 
 
 class RunError(ValueError):
@@ -95,7 +102,7 @@ class Workspace:
 
     @property
     def log(self) -> Path:
-        """Folder of the finished event log, one part an arm."""
+        """Folder of the finished event log, a part for each arm and PART_USERS users."""
         return self.root / "log"
 
     @property
@@ -107,11 +114,6 @@ class Workspace:
     def work(self) -> Path:
         """Folder of finished pieces of an unfinished run; removed when the log is whole."""
         return self.root / "work"
-
-    @property
-    def history(self) -> Path:
-        """The log part of what happened before the A/B."""
-        return self.log / "00-history.parquet"
 
     @property
     def past(self) -> Path:
@@ -163,9 +165,41 @@ class Workspace:
         places = sorted(place for place in (self.root / "worlds").glob("*") if place.is_dir())
         return {names.get(place.name, place.name): place for place in places}
 
-    def part(self, index: int, arm: str) -> Path:
-        """The log part of an arm."""
-        return self.log / f"{index:02d}-{file_name(arm)}.parquet"
+    def arm(self, name: str) -> Path:
+        """Folder of the log parts of an arm. Its name is a column for whoever reads folders as Hive
+        writes them, and so are those of the folders in it.
+        """
+        return self.log / f"arm_name={file_name(name)}"
+
+    def parts(
+        self, arm: str, n_users: int, shard: tuple[int, int], fit: int | None = None
+    ) -> list[LogPart]:
+        """The log parts of an arm whose first user is in a range.
+
+        Args:
+            arm: by name.
+            n_users: of the whole log.
+            shard: first user of the range, and that after its last.
+            fit: whose parts, where every user lives with each fit; else None.
+        """
+        folder = self.arm(arm)
+        if fit is not None:
+            folder /= f"fit_number={fit:03d}"
+        begin = -(-shard[0] // PART_USERS) * PART_USERS
+        return [
+            LogPart(
+                folder / f"first_user={user:010d}" / "part.parquet",
+                user,
+                min(user + PART_USERS, n_users),
+            )
+            for user in range(begin, shard[1], PART_USERS)
+        ]
+
+    def history(self, n_users: int) -> EventLog | None:
+        """The log of what happened before the A/B; None until all of its parts are written."""
+        parts = self.parts(HISTORY, n_users, (0, n_users))
+        is_whole = all(present(part.path) for part in parts)
+        return EventLog.open(self.arm(HISTORY)) if is_whole else None
 
     def shard(self, lane: Lane, first: int, last: int) -> Path:
         """Folder of the tapes and snapshots of users first..last-1 in a lane."""

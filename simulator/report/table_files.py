@@ -76,7 +76,7 @@ def read(path: Path) -> Rows:
 def is_log(path: Path) -> bool:
     """Whether a path is an event log or a run's folder, and not a per-user table."""
     if path.is_dir():
-        return (path / "log").is_dir() or any(map(_has_log_schema, _parts(path)[:1]))
+        return (path / "log").is_dir() or any(map(_has_log_schema, _parts(path)))
     return path.suffix.lower() == ".parquet" and _has_log_schema(path)
 
 

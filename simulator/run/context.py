@@ -203,7 +203,7 @@ class Context:
         where = self.workspace
         return Source(
             self.catalogue,
-            open_log(where.past) or open_log(where.history),
+            open_log(where.past) or where.history(self.catalogue.n_users),
             open_log(where.future),
             where.notes,
         )

@@ -442,7 +442,7 @@ class _Run:
             for day in self._stops(-scenario.data.history_days, 0):
                 self._simulate([Lane(HISTORY)], day)
                 self._settle([Lane(HISTORY)], day)
-            self._go("write", [tasks.Merge(self.job, HISTORY)])
+            self._write([HISTORY])
         self._fits()
         self._held_out()
         for day in self._stops(0, scenario.days):
@@ -457,7 +457,7 @@ class _Run:
             raise RunError(
                 "nothing is left to compare:\n" + "\n".join(self.outcome.failed.values())
             )
-        self._go("write", [tasks.Merge(self.job, arm) for arm in self._arms()])
+        self._write(self._arms())
         if scenario.items is not None:
             self._go("write", [tasks.KeepLives(self.job, tuple(self._arms()))])
 
@@ -579,6 +579,18 @@ class _Run:
             pieces,
             [[piece.lane.name] for piece in pieces],
         )
+
+    def _write(self, arms: Sequence[str]) -> None:
+        """The log of some arms; each shard that some of its parts begin in writes these."""
+        run = context(self.job)
+        n_users = run.catalogue.n_users
+        pieces = [
+            tasks.Merge(self.job, arm, first, last)
+            for arm in arms
+            for first, last in run.shards
+            if run.workspace.parts(arm, n_users, (first, last))
+        ]
+        self._go("write", pieces)
 
     def _go(
         self, stage: str, pieces: Sequence[Any], owners: Sequence[Sequence[str | None]] = ()

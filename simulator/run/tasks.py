@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from policies.base import Catalogue, Fitting, IntArray, Progress, Sequences, Updatable
 from policies.calls import CallError, Calls, Limit
@@ -29,7 +30,7 @@ from simulator.config.document import Keys
 from simulator.designs.base import ArmRows, Design
 from simulator.engine import tape
 from simulator.engine.lives import Engine, ShardLives, Span
-from simulator.log.eventlog import Writer
+from simulator.log.eventlog import write_parts
 from simulator.log.files import (
     FULL,
     FileError,
@@ -82,10 +83,12 @@ class FitUsers(OfRun):
         run.population.fit(run.source, run.seed, run.workspace.models / "users", progress)
         one_torch_thread()
         past = open_log(run.workspace.past)
-        if past is not None and not present(run.workspace.history):
-            with Writer(run.workspace.history, run.metadata(), run.columns) as writer:
-                for batch in past.batches(schema(past.optional).names):
-                    writer.add(with_columns(batch, schema(run.columns)))
+        n_users = run.catalogue.n_users
+        if past is not None and run.workspace.history(n_users) is None:
+            parts = run.workspace.parts(HISTORY, n_users, (0, n_users))
+            batches = past.batches(schema(past.optional).names)
+            tables = (with_columns(batch, schema(run.columns)) for batch in batches)
+            write_parts(tables, parts, run.metadata(), run.columns)
         return {"seconds": time.process_time() - start}
 
 
@@ -577,21 +580,25 @@ def _restore(
 
 def _hold_to_total(
     arm: str,
-    shard: tuple[int, int],
+    users: tuple[int, int],
     written: int,
     days: Sequence[Mapping[str, Any]],
     team: int | None,
 ) -> None:
-    """Every impression of a shard's tapes has become a row of its arm, once.
+    """Every impression of some users on a shard's tapes has become a row of its arm, once.
 
     Raises:
         FileError: it has not.
     """
-    expected = sum(
-        len(day["item"]) if team is None else int((day["team"] == team).sum()) for day in days
-    )
+    first, last = users
+    expected = 0
+    for day in days:
+        is_theirs = (day["user"] >= first) & (day["user"] < last)
+        counted = np.repeat(is_theirs, day["shown"])
+        if team is not None:
+            counted &= day["team"] == team
+        expected += int(counted.sum())
     if written != expected:
-        first, last = shard
         rule = f"{written:,} rows were written of {expected:,} impressions on its tapes"
         raise FileError(f"the log of {arm!r}, users {first} to {last - 1}: {rule}. {REMEDY}")
 
@@ -670,45 +677,57 @@ class KeepLives(OfRun):
 
 @dataclass(frozen=True)
 class Merge(OfRun):
-    """Write the log part of one arm out of the tapes of its lane, in KEY order; a shard at a time
-    is in memory.
+    """Write the log parts of one arm whose first users are in a shard out of the tapes of its lane,
+    in KEY order; a shard at a time is in memory.
     """
 
     job: Job
     arm: str
+    first: int
+    last: int
 
     def __str__(self) -> str:
-        return f"writing the log of {self.arm!r}"
+        return f"writing the log of {self.arm!r}, users from {self.first} on"
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run, start = begin(self.job), time.process_time()
-        scenario, metadata = run.scenario, run.metadata()
-        index = metadata.arms.index(self.arm)
-        path = run.workspace.history if self.arm == HISTORY else run.workspace.part(index, self.arm)
-        if present(path):
-            return {"seconds": 0.0}
-        rows = ArmRows(HISTORY) if self.arm == HISTORY else run.design.rows_of(self.arm)
-        lanes = [Lane(HISTORY)] if self.arm == HISTORY else run.lanes_called(rows.lane)
-        until = 0 if self.arm == HISTORY else scenario.days
-        # In KEY order: users who live with one fit each are one part, users with several lives one
-        # for each fit.
-        parts = [[lane] for lane in lanes] if scenario.fits.crossed else [lanes]
-        done, pieces = 0, len(parts) * len(run.shards)
-        with Writer(path, metadata, run.columns) as writer:
-            for part in parts:
-                for first, last in run.shards:
-                    days: list[dict[str, Any]] = []
-                    for lane in part:
-                        days += run.tapes(lane, first, last, until=until, only=rows.days)
-                    if days:
-                        fit = run.fit_of(self.arm, part)
-                        columns, written = run.columns, 0
-                        for table in tape.tables(
-                            days, index, run.duration, columns, rows.team, fit
-                        ):
-                            writer.add(table)
-                            written += table.num_rows
-                        _hold_to_total(self.arm, (first, last), written, days, rows.team)
-                    done += 1
-                    progress(f"write {self.arm}", done, pieces, {})
+        # In KEY order: users who live with one fit each are one stretch of rows, users with several
+        # lives one for each fit.
+        lanes = [Lane(HISTORY)]
+        if self.arm != HISTORY:
+            lanes = run.lanes_called(run.design.rows_of(self.arm).lane)
+        crossed = run.scenario.fits.crossed and self.arm != HISTORY
+        stretches = [[lane] for lane in lanes] if crossed else [lanes]
+        shard, n_users = (self.first, self.last), run.catalogue.n_users
+        for done, stretch in enumerate(stretches, start=1):
+            fit = stretch[0].fit if crossed else None
+            parts = run.workspace.parts(self.arm, n_users, shard, fit)
+            first, end = parts[0].first, parts[-1].end
+            if not all(present(part.path) for part in parts):
+                tables = self._tables(run, stretch, first, end)
+                write_parts(tables, parts, run.metadata(), run.columns)
+            progress(f"write {self.arm} {first}-{end - 1}", done, len(stretches), {})
         return {"seconds": time.process_time() - start}
+
+    def _tables(
+        self, run: Context, lanes: Sequence[Lane], start: int, end: int
+    ) -> Iterator[pa.Table]:
+        """The rows of the users start..end-1 in some lanes, none of whom lives in two of them."""
+        is_history = self.arm == HISTORY
+        rows = ArmRows(HISTORY) if is_history else run.design.rows_of(self.arm)
+        until = 0 if is_history else run.scenario.days
+        index, fit = run.metadata().arms.index(self.arm), run.fit_of(self.arm, lanes)
+        for first, last in run.shards:
+            users, written = (max(first, start), min(last, end)), 0
+            if users[0] >= users[1]:
+                continue
+            days: list[dict[str, Any]] = []
+            for lane in lanes:
+                days += run.tapes(lane, first, last, until=until, only=rows.days)
+            if days:
+                for table in tape.tables(
+                    days, index, run.duration, run.columns, rows.team, fit, users=users
+                ):
+                    written += table.num_rows
+                    yield table
+                _hold_to_total(self.arm, users, written, days, rows.team)
