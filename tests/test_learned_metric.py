@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from simulator.cli import main
 from simulator.report.errors import ReportError
 from simulator.report.metric_sensitivity import in_words, sensitivity
-from simulator.stats.learned_metric import LEARNED, SOUGHT, Judged, Trial, judge
+from simulator.stats.learned_metric import HOPELESS, LEARNED, SOUGHT, Judged, Trial, _row, judge
 from simulator.stats.unit_table import TableError
 from tests.worlds import feedback_log, switchback_log, with_fits
 
@@ -80,6 +81,51 @@ def test_a_metric_that_points_the_wrong_way_is_counted_as_wrong() -> None:
     # By the other reference it is the other way round.
     turned = {row.metric: row.wrong for row in judge(trials, NAMES, "against").rows}
     assert turned["strong"] == 1.0
+
+
+def test_figures_of_a_metric_are_those_of_its_trials_z() -> None:
+    """A trial's z is its rate times the root of its users; .8 power needs a z of SOUGHT."""
+    z, sizes = np.array([3.0, 1.0, -2.5, np.nan]), np.array([10.0, 20.0, 10.0, 5.0])
+    one = _row("m", z, sizes, 0.04, 500.0)
+    rate = (0.3 + 0.05 - 0.25) / 3
+    assert [one.z, one.z_low, one.z_high] == pytest.approx([0.5, -2.5, 3.0])
+    assert [one.right, one.wrong, one.undecided] == pytest.approx([0.25, 0.25, 0.5])
+    assert one.users == pytest.approx((SOUGHT / rate) ** 2)
+    assert one.times == pytest.approx(one.users / 500)
+    assert one.words == f"needs {one.times:.1f} times the users"
+    assert _row("m", z, sizes, 0.04, one.users).words == "decides at this size"
+    assert _row("m", z, sizes, 0.04, one.users / HOPELESS / 1.01).words == "hopeless at this size"
+    assert (
+        f"{_row('m', z, sizes, 0.04, one.users / HOPELESS * 1.01).times:.0f}" == f"{HOPELESS:.0f}"
+    )
+    assert "other way" in _row("m", -z, sizes, 0.04, 500.0).words
+    still = _row("m", z * np.nan, sizes, 0.0, 500.0)
+    assert (still.right, still.wrong, still.undecided, still.users) == (0.0, 0.0, 1.0, math.inf)
+    assert still.words == "nothing varies"
+
+
+def test_the_learned_sum_comes_first_then_metrics_by_the_users_that_they_need() -> None:
+    turned = [
+        replace(
+            one,
+            differences=one.differences[::-1],
+            covariance=one.covariance[::-1, ::-1],
+            control=one.control[::-1],
+        )
+        for one in map(trial, range(6))
+    ]
+    judged = judge(turned, NAMES[::-1], "strong")
+    first, *others = judged.rows
+    assert first.metric == LEARNED
+    assert others[0].metric == "strong"
+    assert [one.users for one in others] == sorted(one.users for one in others)
+    needless = [one.z for one in others if math.isinf(one.users)]
+    assert needless == sorted(needless, reverse=True)
+    (known,) = judged.known
+    difference = sum(one.differences[3] for one in turned)
+    pooled = difference / math.sqrt(sum(one.covariance[3, 3] for one in turned))
+    assert known.z == pytest.approx(pooled)
+    assert (known.arm, known.outcome, known.trials) == ("new", 1, 6)
 
 
 def test_what_nobody_knows_is_not_judged() -> None:
