@@ -13,7 +13,12 @@ from click.testing import CliRunner
 
 from benchmarks.exploration import DAYS, PER_USER, USERS, ExplorationWorld, realised
 from simulator.cli import main
-from simulator.offpolicy.exploration import OWN, ExplorationPilot, explore_pilot
+from simulator.offpolicy.exploration import (
+    OWN,
+    ExplorationOption,
+    ExplorationPilot,
+    explore_pilot,
+)
 from simulator.offpolicy.settings import ReplayError
 from tests.worlds import simulate_scenario, tiny_scenario
 
@@ -32,6 +37,21 @@ def test_planned_widths_are_realised_within_15_percent(length: int) -> None:
         printed, spread = realised(world, by_name[plan.logging], plan.requests, plan.days, 15)
         assert printed == pytest.approx(0.02, rel=0.15), plan
         assert spread == pytest.approx(0.02, rel=0.6), plan  # of 15 logs: a guard, not a measure
+
+
+def test_a_plan_counts_how_alike_the_rounds_of_a_user_are() -> None:
+    """Kish: variance (1 + (m - 1) dependence), with m - 1 = 9 in 5 days and 18 in 10."""
+    option = ExplorationOption("b", 0.1, 0.1, 0.5, 0.6, 4.0, 0.2, 100)
+    found = ExplorationPilot("t", "c", "snips", 1000, 5, 10.0,
+                             (ExplorationOption("a", refused="no"), option))  # fmt: skip
+    short, long = found.plans(0.05, (5, 10))
+    for plan, more, days in ((short, 9, 5), (long, 18, 10)):
+        requests = 4.0 * (1 + more * 0.2) * (1.959964 / 0.05) ** 2
+        assert (plan.logging, plan.days) == ("b", days)
+        assert plan.requests == pytest.approx(requests)
+        assert plan.share == pytest.approx(requests / (200 * days))
+        assert plan.cost == pytest.approx(requests * 0.1)
+        assert plan.cost_share == pytest.approx(requests * 0.1 / (200 * days * 0.6))
 
 
 def test_another_logging_policy_is_known_from_the_pilot() -> None:

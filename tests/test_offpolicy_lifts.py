@@ -19,12 +19,21 @@ from simulator.log.metadata import Metadata
 from simulator.offpolicy.choice import choose
 from simulator.offpolicy.diagnostics import EstimateVerdict
 from simulator.offpolicy.lifts import LOGGING, OffPolicyLift, Pair, off_policy_lifts, separate
-from simulator.offpolicy.replay import ReplaySettings, evaluate
+from simulator.offpolicy.replay import Evaluation, ReplaySettings, evaluate
 from simulator.offpolicy.result import ReplayResult
 from simulator.offpolicy.uncertainty import FirstOrder, multipliers
 from simulator.stats import intervals
+from simulator.stats.tests import adjust
 
 LOGS = 200
+
+
+@pytest.fixture(scope="module")
+def evaluations() -> list[Evaluation]:
+    """Two policies on one log of single items."""
+    world = Singles(2)
+    settings = ReplaySettings(resamples=2, contexts=2)
+    return evaluate([world.log(0)], list(world.policies), USERS, world.items, settings)
 
 
 def first_order(seed: int, value: float, units: int = 40) -> FirstOrder:
@@ -105,21 +114,13 @@ def test_intervals_of_lifts_cover_and_are_narrower_than_two_estimates(
         assert one.wider == 0, key
 
 
-def test_what_a_control_refuses_and_what_the_log_cannot_say() -> None:
-    world = Singles(2)
-    found = evaluate(
-        [world.log(0)],
-        list(world.policies),
-        USERS,
-        world.items,
-        ReplaySettings(resamples=2, contexts=2),
-    )
-    by_name = {lift.estimator: lift for lift in off_policy_lifts(found, "policy 1")}
+def test_what_a_control_refuses_and_what_the_log_cannot_say(evaluations: list[Evaluation]) -> None:
+    by_name = {lift.estimator: lift for lift in off_policy_lifts(evaluations, "policy 1")}
     assert by_name["rips"].refused is not None
     assert by_name["rips"].moments is None
-    first, second, *_ = found[0].precedence
+    first, second, *_ = evaluations[0].precedence
     lifts = tuple((by_name | {first: replace(by_name[first], refused="no support")}).values())
-    result = ReplayResult("", "click", "", 1, tuple(found), {}, (), (), "policy 1", lifts)
+    result = ReplayResult("", "click", "", 1, tuple(evaluations), {}, (), (), "policy 1", lifts)
     assert result.lift_of("policy 0") is by_name[second]
     assert by_name["ips"].refused is None
     assert by_name["matching"].word == "weak"
@@ -143,6 +144,34 @@ def lift(policy: str, value: float, error: float, seed: int, word: str = "weak")
         verdict=EstimateVerdict(word, ("few rounds",)),  # type: ignore[arg-type]
         influence=pair.influence(),
     )
+
+
+def test_a_lift_is_judged_by_the_worse_of_its_values_and_corrected_among_its_like(
+    evaluations: list[Evaluation],
+) -> None:
+    for control in ("policy 0", None):
+        lifts = off_policy_lifts(evaluations, control)
+        others = [one for one in evaluations if one.policy != control]
+        assert [one.policy for one in lifts] == [
+            one.policy for one in others for _ in one.estimates
+        ]
+        for name in {one.estimator for one in lifts}:
+            own = [one for one in lifts if one.estimator == name and np.isfinite(one.p)]
+            if own:
+                together = adjust(np.array([one.p for one in own]))
+                assert [one.p_adjusted for one in own] == pytest.approx(together)
+        for one in lifts:
+            if one.verdict is None:
+                continue
+            judged = next(e for e in evaluations if e.policy == one.policy)[one.estimator]
+            against = None if control is None else evaluations[0][one.estimator]
+            order = ("trustworthy", "weak", "unusable")
+            words = [e.word for e in (judged, against) if e is not None]
+            assert one.word == max(words, key=order.index)
+            said = () if against is None else against.reasons
+            assert one.reasons == (*judged.reasons, *(f"of the control: {why}" for why in said))
+    with pytest.raises(KeyError, match="no evaluation of 'nobody'"):
+        off_policy_lifts(evaluations, "nobody")
 
 
 def test_the_choice_is_the_largest_bound_and_not_the_largest_estimate() -> None:

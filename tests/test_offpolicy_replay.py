@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from scipy import stats
 
 from policies.base import Catalogue, Fitting, Histories, silent
 from policies.explore import Explore
@@ -42,7 +43,15 @@ from simulator.offpolicy.rounds import Rounds, Stream
 from simulator.offpolicy.scores import orderings
 from simulator.offpolicy.target import PolicyTargets, Target, alone, apart
 from simulator.offpolicy.target_fits import Wanted
-from simulator.offpolicy.uncertainty import EstimateInterval, Ratios, percentile
+from simulator.offpolicy.uncertainty import (
+    EstimateInterval,
+    Ratios,
+    _counts,
+    bernstein,
+    bootstrap,
+    delta,
+    percentile,
+)
 
 USERS, ITEMS = 300, 8
 CANDIDATES = ("candidate_ips", "candidate_snips", "candidate_dr")
@@ -796,6 +805,60 @@ def test_fewer_than_two_units_say_nothing_of_the_error(units: int) -> None:
     few = Ratios(np.zeros((units, 1)), np.ones((units, 1)))
     assert math.isnan(few.error())
     assert math.isnan(few.distance_error(few))
+
+
+def test_errors_of_ratios_are_those_of_the_jackknife_and_of_resamples() -> None:
+    """Two ratios of sums, of which one is a model's: units are left out, weighed up and drawn."""
+    random = np.random.default_rng(5)
+    one = Ratios(random.gamma(2.0, 1.0, (40, 2)), random.gamma(3.0, 1.0, (40, 2)))
+    other = Ratios(random.gamma(2.0, 1.0, (40, 1)), random.gamma(3.0, 1.0, (40, 1)))
+    above, below = one.numerators.sum(axis=0), one.denominators.sum(axis=0)
+    assert one.value == pytest.approx((above / below).sum())
+    step = 1e-6
+    heavier = [
+        ((above + step * a) / (below + step * b)).sum()
+        for a, b in zip(one.numerators, one.denominators, strict=True)
+    ]
+    moved = (np.array(heavier) - one.value) / step
+    assert one.influence() == pytest.approx(moved, abs=1e-5)
+    assert one.error() == pytest.approx(np.sqrt((moved**2).sum() * 40 / 39), rel=1e-4)
+    apart = one.influence() - other.influence()
+    assert one.distance_error(other) == pytest.approx(np.sqrt((apart**2).sum() * 40 / 39))
+    shift = random.normal(0.0, 1.0, 40)
+    fitted = replace(one, shift=shift)
+    assert fitted.value == one.value
+    assert fitted.influence() == pytest.approx(one.influence() + (shift - shift.mean()) / below[0])
+    drawn = bootstrap([one, other, fitted], 4000, seed=1)
+    assert drawn.shape == (3, 4000)
+    for row, estimate in zip(drawn, (one, other, fitted), strict=True):
+        assert row.mean() == pytest.approx(estimate.value, abs=4 * estimate.error() / 60 + 0.01)
+        assert row.std() == pytest.approx(estimate.error(), rel=0.06)
+    # The same units are drawn for all.
+    assert (drawn[0] - drawn[1]).std() == pytest.approx(one.distance_error(other), rel=0.06)
+    counts = next(_counts(40, 64, 1))
+    assert counts.sum(axis=1).tolist() == [40.0] * 64
+    first = (counts[3] @ one.numerators / (counts[3] @ one.denominators)).sum()
+    assert drawn[0, 3] == pytest.approx(first)
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_intervals_of_an_estimate_are_those_of_their_formulas(level: float) -> None:
+    """A mean of ten numbers: Student's interval, and Maurer & Pontil's bound of both sides."""
+    values = np.array([0.0, 1, 1, 0, 3, 2, 0, 0, 1, 5])
+    one = Ratios(values[:, None], np.ones((10, 1)))
+    mean, error = values.mean(), stats.sem(values)
+    ends = stats.t.interval(level, 9, mean, error)
+    assert astuple(delta(one, level))[1:] == pytest.approx(ends)
+    log = math.log(4 / (1 - level))
+    half = math.sqrt(2 * values.var(ddof=1) * log / 10) + 7 * 5.0 * log / (3 * 9)
+    assert astuple(bernstein(one, level))[1:] == pytest.approx((mean - half, mean + half))
+    assert delta(one, level).method == "delta"
+    assert bernstein(one, level).method == "bernstein"
+    both = delta(one, level).hull(EstimateInterval("x", -9.0, 1.5))
+    assert (both.low, both.high) == (-9.0, ends[1])
+    assert (percentile(np.arange(1001.0), 0.9).low, percentile(np.arange(1001.0), 0.9).high) == (
+        pytest.approx((50, 950))
+    )
 
 
 def test_a_percentile_interval_allows_a_tenth_to_be_undefined() -> None:
