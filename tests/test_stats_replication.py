@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,116 @@ def test_crossed_components_are_those_of_the_analysis_of_variance() -> None:
     critical = of_fits * intervals.quantile(n_fits - 1, 0.95)
     critical += (1 - of_fits) * intervals.quantile(n - 1, 0.95)
     assert intervals.quantile(result.methods.df, 0.95) == pytest.approx(critical)
+
+
+def two_way(y: Floats) -> tuple[Floats, Floats, Floats]:
+    """Mean squares and products `[2, 2]` between fits, between users and of the rest, of what
+    users have in both arms `[2, F, n]`.
+    """
+    n_fits, n = y.shape[1:]
+    fits, users = y.mean(axis=2, keepdims=True), y.mean(axis=1, keepdims=True)
+    mean = y.mean(axis=(1, 2), keepdims=True)
+    rest = (y - fits - users + mean).reshape(2, -1)
+    between_fits, between_users = (fits - mean)[..., 0], (users - mean)[:, 0]
+    return (
+        n * between_fits @ between_fits.T / (n_fits - 1),
+        n_fits * between_users @ between_users.T / (n - 1),
+        rest @ rest.T / ((n - 1) * (n_fits - 1)),
+    )
+
+
+def test_crossed_methods_have_the_covariances_of_both_arms() -> None:
+    """The variance of each mean and what they share, and not of the difference alone."""
+    y = lives(np.random.default_rng(13), 40, 3, 0.8, 2.0)
+    rows, columns, rest = two_way(y)
+    result = crossed(y)
+    assert result.methods is not None
+    cov = (rows + columns - rest) / (40 * 3)
+    assert result.methods.var_control == pytest.approx(cov[0, 0])
+    assert result.methods.var_treatment == pytest.approx(cov[1, 1])
+    assert result.methods.cov == pytest.approx(cov[0, 1])
+    assert (result.methods.control, result.methods.treatment) == pytest.approx(
+        tuple(y.mean(axis=(1, 2)))
+    )
+
+
+def test_crossed_users_of_one_arm_share_fits_alone() -> None:
+    """40 users of the control, 60 of the treatment: each arm's own mean squares, and the product of
+    the fits' means.
+    """
+    y = lives(np.random.default_rng(14), 100, 3, 3.0, 1.0)
+    sides = y[0, :, :40], y[1, :, 40:]
+    columns = [(f, None) for f in range(3)]
+    pooled = moments.split(*(side.mean(axis=0) for side in sides))
+    result = replication.crossed_split(
+        pooled, *((moments.sample(list(side)), columns) for side in sides)
+    )
+    assert result.methods is not None
+    assert result.components is not None
+    own = []
+    for side in sides:
+        rows, users, rest = (one[0, 0] for one in two_way(np.stack([side, side])))
+        own.append((rows + users - rest) / side.size)
+    means = np.stack([side.mean(axis=1) for side in sides])
+    shared = np.cov(means)[0, 1] / 3
+    found = result.methods
+    assert [found.var_control, found.var_treatment, found.cov] == pytest.approx([*own, shared])
+    # The difference of two arms' users: components by their sum over the sizes.
+    parts = [two_way(np.stack([side, side])) for side in sides]
+    rest = sum(part[2][0, 0] / side.shape[1] for part, side in zip(parts, sides, strict=True))
+    assert result.components.n_users == 100
+    assert result.components.interaction == pytest.approx(rest * 100)
+    difference = means[1] - means[0]
+    assert result.components.fits == pytest.approx(difference.var(ddof=1) - rest)
+
+
+def test_where_parts_are_below_zero_by_chance_a_variance_is_no_less_than_its_parts() -> None:
+    """Users who are all alike and answers that differ by fit and user alone."""
+    rng = np.random.default_rng(15)
+    for trial in range(20):
+        y = 10.0 + rng.normal(0.0, 1.0, (2, 3, 30))
+        result = crossed(y)
+        rows, columns, rest = two_way(y)
+        d = np.array([-1.0, 1.0])
+        of_fits, of_users, of_rest = (d @ part @ d / 90 for part in (rows, columns, rest))
+        assert result.methods is not None
+        most = max(of_fits + of_users - of_rest, of_fits, of_users)
+        assert result.methods.variance == pytest.approx(most), trial
+
+
+def test_divided_users_of_unequal_fits_are_clusters_weighted_by_their_users() -> None:
+    """10, 20 and 30 users: F / (F - 1) sum w^2 (x_f - x)(x_f - x)', and parts by expectation."""
+    rng = np.random.default_rng(16)
+    sizes = np.array([10, 20, 30])
+    parts = [moments.paired(*(rng.normal(5 + f, 1.0 + f, (2, n)))) for f, n in enumerate(sizes)]
+    w = sizes / 60
+    x = np.array([(one.control, one.treatment) for one in parts], dtype=float)
+    mean = w @ x
+    pooled = replace(parts[0], control=mean[0], treatment=mean[1], n_control=60, n_treatment=60)
+    result = replication.divided(pooled, parts)
+    away = x - mean
+    cov = 1.5 * (away * w[:, None] ** 2).T @ away
+    assert result.methods is not None
+    assert result.components is not None
+    found = result.methods
+    assert [found.var_control, found.var_treatment, found.cov] == pytest.approx(
+        [cov[0, 0], cov[1, 1], cov[0, 1]]
+    )
+    assert (found.df, result.components.n_users, result.components.n_fits) == (2.0, 60.0, 3)
+    within = np.array([one.variance for one in parts], dtype=float)
+    assert result.components.users == pytest.approx((w * within * sizes).sum())
+    spread = cov[0, 0] + cov[1, 1] - 2 * cov[0, 1]
+    assert result.components.fits == pytest.approx((spread - (w**2 * within).sum()) / (w**2).sum())
+
+
+def test_fits_that_are_one_model_bring_nothing() -> None:
+    y = lives(np.random.default_rng(17), 30, 2, 0.0, 1.0)
+    pooled = moments.paired(y[0, 0], y[1, 0])
+    result = replication.same_model(pooled, 4)
+    assert result.models is result.methods is pooled
+    assert result.components is not None
+    assert result.components.of_the_mean == pytest.approx((pooled.variance, 0.0))
+    assert (result.components.n_users, result.components.n_fits) == (30.0, 4)
 
 
 @pytest.mark.parametrize("share_of_fits", [0.3, 0.7, 0.9, 0.97])
