@@ -23,11 +23,12 @@ from simulator.cli.fidelity import fidelity as command
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
 from simulator.log.workspace import Workspace, load_catalogue
-from simulator.offpolicy.agreement import Agreement, Figure, agreement, for_new_policies
+from simulator.offpolicy.agreement import Agreement, agreement, for_new_policies
 from simulator.offpolicy.evidence import Evidence
 from simulator.offpolicy.fidelity import FEWEST, POLICIES, YARDSTICKS, FidelityResult, widened
 from simulator.offpolicy.fidelity_page import _figures, _policies, answer
 from simulator.offpolicy.jobs import training
+from simulator.offpolicy.offline_figure import READING, Figure, reading
 from simulator.offpolicy.online import Online, OnlinePolicy, best_of, online
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ReplayError
@@ -168,6 +169,32 @@ def test_pairs_are_counted_by_hand() -> None:
     assert np.isnan(noisy.ordered)
 
 
+def by(name: str, *values: float, error: float, word: str = "weak") -> Figure:
+    """A figure of four policies."""
+    return Figure(name, np.array(values), np.full(4, error), (word,) * 4, estimates=True)
+
+
+def test_ties_for_the_first_place_are_broken_by_another_figure() -> None:
+    """The rollout's own error leaves the first three tied (1.96 sqrt(2) .1 = .28). The second
+    figure knows the last policy as its best, which is no tie, and cannot tell the third from the
+    second (1.96 sqrt(2) .01 = .028).
+    """
+    rollout = by("rollout", 3.0, 2.9, 2.8, 1.0, error=0.1)
+    ranked = by("ranked", 0.5, 0.7, 0.69, 0.9, error=0.01)
+    read = reading([ranked, rollout])
+    assert read is not None
+    assert (read.name, read.leaders, read.best, read.tied(1)) == (READING, (0, 1, 2), 1, [2])
+    assert np.argsort(-read.value).tolist() == [1, 0, 2, 3]
+    said = agreement(read, truth(np.array([0.0, 0.1, -0.1, -0.2])), [None] * 4, 0)
+    assert (said.pick, said.tied, said.ordered) == ("policy 1", ("policy 2",), 1.0)
+    sure = reading([by("rollout", 3.0, 2.9, 2.8, 1.0, error=0.01), ranked])
+    assert sure is not None
+    assert (sure.leaders, sure.best, sure.tied(0)) == ((0,), 0, [])
+    assert reading([rollout]) is None
+    assert reading([rollout, by("ranked", 0.5, np.nan, 0.6, 0.9, error=0.01)]) is None
+    assert reading([by("rollout", 3.0, 2.0, 1.0, 0.0, error=1.0, word="unusable"), ranked]) is None
+
+
 def test_the_interval_for_new_policies_covers_as_often_as_it_says() -> None:
     """16 policies from a bivariate normal law of correlation r, whose Spearman correlation is 6/pi
     asin(r/2) (Pearson 1907).
@@ -297,6 +324,17 @@ def test_the_answer_is_of_every_policy_where_any_figure_is() -> None:
     assert answer(made_result(figures[:1] + figures[2:])).startswith("Read first:")
 
 
+def test_the_rollout_is_read_with_its_ties_broken() -> None:
+    figures = [
+        made_agreement(figure=name, policies=3, usable=3, ordered=ordered)
+        for name, ordered in (("rollout", 0.9), (READING, 0.8), ("ranked", 0.7))
+    ]
+    assert answer(made_result(figures)).startswith(f"Read {READING}: it orders 80.0%")
+    assert answer(made_result(figures[::2])).startswith("Read rollout:")
+    better = made_agreement(figure="hr@10", policies=3, usable=3, ordered=0.95)
+    assert answer(made_result([*figures, better])).startswith("Read hr@10:")
+
+
 def test_the_best_policy_online_has_the_first_place() -> None:
     rows = _policies(made_result([])).rows
     assert [(row[0].text, row[1].text) for row in rows] == [("1", "2"), ("2", "1"), ("3", "0")]
@@ -339,7 +377,7 @@ def test_the_command_on_a_small_world(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     content = json.loads((out / "fidelity.json").read_text())
     assert len(content["policies"]) == FEWEST
-    assert {"recalled", "ranked", "dm", "hr@10", "ndcg@10", "rips"} <= {
+    assert {"recalled", "ranked", "rollout", "dm", "hr@10", "ndcg@10", "rips"} <= {
         f["figure"] for f in content["figures"]
     }
     control = next(p for p in content["policies"] if p["policy"] == "random")
@@ -439,7 +477,7 @@ def test_what_the_ranker_expects_is_its_logistic_regression(tmp_path: Path) -> N
     rows = np.flatnonzero(whole.t >= since)
     features = impression_features(whole, rows, before, catalogue, window)
     expected = (1 / (1 + np.exp(-features @ ranker.click))).sum()
-    estimator, total = RankedClicks.of(ranker), 0.0
+    estimator, total = RankedClicks.of(ranker, before, catalogue, window), 0.0
     for rounds in Stream(log, "click", "history", since, window):
         shown = Target(np.ones(rounds.item.shape), rounds.item[:, None], deterministic=True)
         ((value, below),) = estimator.ratios(Evidence(rounds, shown))

@@ -17,7 +17,8 @@ from simulator.log.eventlog import EventLog
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.jobs import ReplayOptions, ServedCourse, replay_log, training
 from simulator.offpolicy.replay import ReplaySettings
-from simulator.offpolicy.rollout import ROLLOUTS, Rollout
+from simulator.offpolicy.rollout import Rollout
+from simulator.offpolicy.settings import BY_SERVING, ROLLOUT, ROLLOUT_DR
 from simulator.offpolicy.target_fits import Wanted
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
@@ -70,15 +71,25 @@ def test_policies_are_rolled_out_through_the_serving_of_the_run(run: Path, tmp_p
     for policy, desks in zip(result["policies"], job.course.desks, strict=True):
         said = {one["estimator"]: one for one in policy["estimates"]}
         own = rollout.estimates(policy["policy"], desks, settings)
-        assert [one.estimator for one in own] == list(ROLLOUTS)
+        assert [one.estimator for one in own] == [ROLLOUT, ROLLOUT_DR]
         for one in own:
             kept = said[one.estimator]
             assert (kept["value"], kept["error"]) == (one.value, one.error)
             assert kept["verdict"] == one.word
     lifts = {one["estimator"]: one for one in result["lifts"]}
-    for name in ROLLOUTS:
+    for name in BY_SERVING:
         assert lifts[name]["refused"] is None
         assert lifts[name]["low"] < lifts[name]["lift"] < lifts[name]["high"]
+    read = result["reading"]
+    ranked = {
+        policy["policy"]: one["value"]
+        for policy in result["policies"]
+        for one in policy["estimates"]
+        if one["estimator"] == "ranked"
+    }
+    assert sorted(read["order"]) == sorted(ranked) == ["itemknn", "popularity"]
+    assert read["pick"] == max(read["leaders"], key=lambda name: ranked[name])
+    assert f"Test {read['pick']} first." in (tmp_path / "replay.md").read_text()
 
 
 def test_a_rollout_is_not_held_against_the_logs_own_value(run: Path, tmp_path: Path) -> None:
@@ -92,7 +103,7 @@ def test_a_rollout_is_not_held_against_the_logs_own_value(run: Path, tmp_path: P
 
 
 def test_where_there_is_no_course_it_says_why(run: Path, tmp_path: Path) -> None:
-    asked = ("--estimators", "recalled,rollout,rollout_dr")
+    asked = ("--estimators", "recalled,ranked,rollout,rollout_dr")
     for more, why in (
         ((), "not through a serving (--served)"),
         (("--served", "--arm", "itemknn", "--test-days", "1"), "begins in another arm of the log"),
@@ -100,8 +111,9 @@ def test_where_there_is_no_course_it_says_why(run: Path, tmp_path: Path) -> None
         result = replayed(run, tmp_path, *asked, *more)
         for policy in result["policies"]:
             refusals = {one["estimator"]: one["refused"] for one in policy["estimates"]}
-            assert [why in refusals[name] for name in ROLLOUTS] == [True, True]
+            assert [why in refusals[name] for name in BY_SERVING] == [True] * 3
             assert refusals["recalled"] is None
+        assert result["reading"] is None
 
 
 def test_what_the_serving_says_is_not_said_twice(run: Path) -> None:

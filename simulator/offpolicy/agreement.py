@@ -10,50 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from policies.base import DoubleArray
+from simulator.offpolicy.offline_figure import Figure
 from simulator.offpolicy.online import Online, lost_by
 from simulator.stats.moments import relative
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One offline figure of every policy.
-
-    Attributes:
-        name: of the estimator or the ranking figure.
-        value: `[A]`, NaN where it could not be had.
-        error: `[A]` standard error.
-        verdict: `[A]` words.
-        estimates: it claims to be the reward per request, so that it has an error against the
-            truth.
-        reasons: `[A]` why each verdict is no better.
-        influence: `[A]` first-order effects of the same units on each value, by which values that
-            share their luck are told apart; none: they are taken for independent.
-    """
-
-    name: str
-    value: DoubleArray
-    error: DoubleArray
-    verdict: tuple[str, ...]
-    estimates: bool
-    reasons: tuple[tuple[str, ...], ...] = ()
-    influence: tuple[DoubleArray, ...] = ()
-
-    def tied(self, pick: int) -> list[int]:
-        """Policies that the figure's own error does not let stand behind `pick`: the 95% interval
-        of the difference holds 0.
-        """
-        units = {len(one) for one in self.influence}
-        found = []
-        for other in np.flatnonzero(np.isfinite(self.value)):
-            if other == pick:
-                continue
-            error = float(np.hypot(self.error[pick], self.error[other]))
-            if len(units) == 1 and min(units) > 1:
-                together = self.influence[pick] - self.influence[other]
-                error = float(np.sqrt(np.square(together).sum()))
-            if self.value[pick] - self.value[other] <= 1.96 * error:
-                found.append(int(other))
-        return found
 
 
 @dataclass(frozen=True)
@@ -152,7 +111,7 @@ def agreement(figure: Figure, truth: Online, covers: Iterable[bool | None], seed
     pairs, ordered, ordered_error = _order(value, lift, resampled)
     biases = relative(truth.value[have], value)
     held = [bool(c) for c, h in zip(covers, have, strict=True) if h and c is not None]
-    pick = int(np.flatnonzero(have)[int(np.argmax(value))])
+    pick = figure.best
     return Agreement(
         figure=figure.name,
         policies=len(value),

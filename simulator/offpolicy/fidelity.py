@@ -24,22 +24,22 @@ from simulator.log.eventlog import EventLog
 from simulator.log.files import remove
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Workspace, load_catalogue
-from simulator.offpolicy.agreement import Agreement, Figure, agreement
+from simulator.offpolicy.agreement import Agreement, agreement
 from simulator.offpolicy.estimators import Gain, HitRate
 from simulator.offpolicy.item_clusters import clusters_of
 from simulator.offpolicy.jobs import target, training
+from simulator.offpolicy.offline_figure import Figure, figures_of, reading
 from simulator.offpolicy.online import Online, OnlinePolicy, best_of, online
 from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ESTIMATORS, Evaluation, ReplayError, ReplaySettings, evaluate
 from simulator.offpolicy.rollout import Rollout
 from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.scores import Ordering, orderings
-from simulator.offpolicy.settings import hold_still
+from simulator.offpolicy.settings import RANKED, hold_still
 from simulator.offpolicy.target_fits import Lesson, Wanted, served
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Arm
-from simulator.serving.ranking import Ranker
 from simulator.stats.tests import adjust
 from simulator.stats.winners import Winner
 
@@ -232,18 +232,7 @@ class Offline:
 
     def figures(self) -> list[Figure]:
         """Every offline figure that at least three policies have."""
-        found = []
-        for first in self.evaluations[0].estimates:
-            estimates = [one[first.estimator] for one in self.evaluations]
-            words = tuple(e.verdict.word if e.verdict else "" for e in estimates)
-            value = np.array([e.value for e in estimates])
-            error = np.array([e.error for e in estimates])
-            reasons = tuple(e.reasons for e in estimates)
-            moved = tuple(e.first_order[0].influence for e in estimates if e.first_order)
-            if len(moved) < len(estimates):
-                moved = ()
-            claims = first.unit == "request"
-            found.append(Figure(first.estimator, value, error, words, claims, reasons, moved))
+        found = figures_of(self.evaluations)
         for name in ("auc", "gauc", "ndcg"):
             pairs = [getattr(order, name) for order in self.orders]
             value = np.array([np.nan if pair is None else pair[0] for pair in pairs])
@@ -251,7 +240,9 @@ class Offline:
                 [np.nan if pair is None else (pair[1].high - pair[1].low) / 3.92 for pair in pairs]
             )
             found.append(Figure(f"{name} of shown", value, error, ("",) * len(pairs), False))
-        return [figure for figure in found if np.isfinite(figure.value).sum() >= 3]
+        found = [figure for figure in found if np.isfinite(figure.value).sum() >= 3]
+        both = reading(found)
+        return found if both is None else [*found, both]
 
 
 @dataclass(frozen=True)
@@ -307,10 +298,8 @@ def offline(
     if _CLUSTERS in catalogue.items:
         settings = replace(settings, clusters=clusters_of(catalogue, _CLUSTERS))
     if reward == "click":
-        ranker = desks[0][0].ranker
-        if not isinstance(ranker, Ranker):  # recall is shown as it is
-            ranker = Ranker.fit(sequences, catalogue, serving.history, 0.0)
-        settings = settings.beside("ranked", RankedClicks.of(ranker))
+        ranked = RankedClicks.of(desks[0][0].ranker, sequences, catalogue, serving.history)
+        settings = settings.beside(RANKED, ranked)
     evaluations = evaluate(
         stream,
         [target(name, own) for (name, _), own in zip(policies, desks, strict=True)],
@@ -321,9 +310,7 @@ def offline(
     )
     rollout = Rollout.of(stream, sequences, catalogue, scenario.seed, progress)
     evaluations = [
-        replace(
-            one, estimates=(*one.estimates, *rollout.estimates(one.policy, own, settings, progress))
-        )
+        one.beside(rollout.estimates(one.policy, own, settings, progress))
         for one, own in zip(evaluations, desks, strict=True)
     ]
     orders = orderings(

@@ -11,7 +11,9 @@ from markupsafe import Markup
 
 from simulator.offpolicy.agreement import Agreement
 from simulator.offpolicy.fidelity import FidelityResult
+from simulator.offpolicy.offline_figure import READING
 from simulator.offpolicy.online import OnlinePolicy
+from simulator.offpolicy.settings import ROLLOUT
 from simulator.page import saved
 from simulator.page.blocks import (
     Block,
@@ -125,7 +127,7 @@ def _ranked(policies: Sequence[OnlinePolicy]) -> list[OnlinePolicy]:
 
 def answer(content: FidelityResult) -> str:
     """Which offline figure to read, and how far it may be believed: the figure of every policy that
-    orders most differences right.
+    orders most differences right; where that is `rollout`, with its ties broken.
     """
     n = len(content.policies)
     whole = [f for f in content.figures if f.policies == n == f.usable and is_defined(f.ordered)]
@@ -136,6 +138,8 @@ def answer(content: FidelityResult) -> str:
             " users or days are needed."
         )
     best = max(candidates, key=lambda f: f.ordered)
+    if best.figure == ROLLOUT:
+        best = next((f for f in candidates if f.figure == READING), best)
     head = "Read"
     if not best.p_adjusted < 0.05:  # NaN: no permutation could be held against it
         head = (

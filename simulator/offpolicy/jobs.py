@@ -22,6 +22,7 @@ from simulator.log.eventlog import EventLog, merge
 from simulator.log.metadata import FIT, HISTORY
 from simulator.offpolicy.item_clusters import clusters_by_vectors, clusters_of
 from simulator.offpolicy.logging_policy import Published, PublishedTargets
+from simulator.offpolicy.ranked import RankedClicks
 from simulator.offpolicy.replay import ReplayError
 from simulator.offpolicy.rounds import Stream, Uniform
 from simulator.offpolicy.settings import hold_still
@@ -120,6 +121,10 @@ class ServedCourse:
     past: Sequences
     catalogue: Catalogue
     seed: int
+
+    def ranked(self, history: int) -> RankedClicks:
+        """What the ranking stage expects, given so many impressions of the past."""
+        return RankedClicks.of(self.desks[0][0].ranker, self.past, self.catalogue, history)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from policies.base import DoubleArray
 from policies.products import matmul, pseudo_inverse
 from simulator.offpolicy.diagnostics import EstimateVerdict, Word
 from simulator.offpolicy.replay import Estimate, Evaluation
+from simulator.offpolicy.settings import BY_SERVING
 from simulator.offpolicy.uncertainty import FirstOrder
 from simulator.stats import intervals
 from simulator.stats.moments import Moments
@@ -119,8 +120,9 @@ def _lift(
     why = treatment.refused or control.refused
     if why is not None:
         return replace(bare, refused=why)
-    if base is None and treatment.simulated:
-        return replace(bare, refused="a rollout compares policies with one another: give --control")
+    if base is None and treatment.estimator in BY_SERVING:
+        why = "a model's values compare policies with one another: give --control"
+        return replace(bare, refused=why)
     if base is None and treatment.unit not in one.own:
         return replace(bare, refused=f"the log has no figure of its own per {treatment.unit}")
     if base is None:

@@ -9,11 +9,13 @@ from typing import Self
 
 import numpy as np
 
-from policies.base import DoubleArray
+from policies.base import Catalogue, DoubleArray, Sequences
 from policies.elementary import exps
 from simulator.offpolicy.diagnostics import EstimateVerdict, Findings, finished
 from simulator.offpolicy.estimators import Estimator, Ratio
 from simulator.offpolicy.evidence import Evidence, ReplayFacts
+from simulator.offpolicy.settings import BY_SERVING, RANKED
+from simulator.serving.desk import Ranks
 from simulator.serving.ranking import Ranker
 
 
@@ -35,11 +37,21 @@ class RankedClicks(Estimator):
     """
 
     ranker: Ranker
-    name, paper = "ranked", "Dudík et al. 2011, by the ranking stage"
+    name, paper = RANKED, BY_SERVING[RANKED]
 
     @classmethod
-    def of(cls, ranker: Ranker) -> Self:
-        """By the click probabilities of a ranker that may also look at watch times."""
+    def of(cls, ranker: Ranks | None, past: Sequences, catalogue: Catalogue, history: int) -> Self:
+        """By the click probabilities of a ranking stage, which may also look at watch times; where
+        recall is shown as it is, by those of a ranker fitted for it.
+
+        Args:
+            ranker: of the desks that serve the policies, or None.
+            past: every user's impressions before the replayed days.
+            catalogue: groups of items.
+            history: impressions of the past that the ranker is given.
+        """
+        if not isinstance(ranker, Ranker):
+            ranker = Ranker.fit(past, catalogue, history, 0.0)
         return cls(replace(ranker, weight=0.0))
 
     def refuses(self, facts: ReplayFacts) -> str | None:

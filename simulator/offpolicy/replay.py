@@ -8,7 +8,7 @@ the model's own error.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -61,8 +61,6 @@ class Estimate:
         curve: the same for every threshold: the sensitivity to it.
         verdict: may I believe this?
         refused: why the estimator did not run, or None.
-        simulated: it is the value of a course in a model of the log: right where policies are
-            compared by it, and not held against the log's own value.
         first_order: the estimate by its units, and of one with a threshold also the unbiased
             member's; what lifts are made of.
         variate: the estimator's control variate by its units, whose expectation is 0; None: it has
@@ -82,7 +80,6 @@ class Estimate:
     curve: tuple[CurvePoint, ...] = ()
     verdict: EstimateVerdict | None = None
     refused: str | None = None
-    simulated: bool = False
     first_order: tuple[FirstOrder, ...] = field(default=(), repr=False, compare=False)
     variate: FirstOrder | None = field(default=None, repr=False, compare=False)
 
@@ -127,6 +124,10 @@ class Evaluation:
     logged: Estimate
     unobserved: int
     own: Mapping[str, FirstOrder] = field(default_factory=dict, repr=False, compare=False)
+
+    def beside(self, more: Iterable[Estimate]) -> Evaluation:
+        """With further estimates, after the others."""
+        return replace(self, estimates=(*self.estimates, *more))
 
     def __getitem__(self, estimator: str) -> Estimate:
         return next(e for e in self.estimates if e.estimator == estimator)

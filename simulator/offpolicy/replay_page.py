@@ -181,6 +181,9 @@ def _lifts(result: ReplayResult) -> Iterator[Block]:
                 f" by it: {percent(choice.corrected, 1)}, 95% interval {ends}.",
                 note=True,
             )
+    if result.reading is not None:
+        yield Heading("Which to test first")
+        yield Gate("amber", result.reading.pick, result.reading.sentence)
     ran = [lift for lift in result.lifts if lift.refused is None]
     yield Fold("Lifts by every estimator", [_lift_table("Lifts by every estimator", ran)])
 

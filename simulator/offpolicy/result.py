@@ -6,15 +6,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
+
+import numpy as np
 
 from simulator.offpolicy.choice import PolicyChoice, choose
 from simulator.offpolicy.jobs import OwnLogTruth, ReplayJob, truth
 from simulator.offpolicy.lifts import LOGGING, OffPolicyLift, off_policy_lifts
+from simulator.offpolicy.offline_figure import figures_of, reading
 from simulator.offpolicy.replay import Estimate, Evaluation
 from simulator.offpolicy.scores import Ordering
+from simulator.offpolicy.settings import RANKED, ROLLOUT
+from simulator.page.words import listed
 
 COVERED_OFTEN = (
     "the truth is a sample too: covered means that the interval holds the truth's mean, which has"
@@ -72,6 +77,21 @@ class ReplayResult:
         ((estimator, _),) = first.most_common(1)
         return choose([lift for lift in self.lifts if lift.estimator == estimator])
 
+    @property
+    def reading(self) -> PolicyReading | None:
+        """Which policy to test first where all were rolled out; None where there are fewer than two
+        or one of the figures is not usable for some of them.
+        """
+        found = reading(figures_of(self.evaluations)) if len(self.evaluations) > 1 else None
+        if found is None:
+            return None
+
+        def names(places: Iterable[int]) -> tuple[str, ...]:
+            return tuple(self.evaluations[place].policy for place in places)
+
+        order = names(np.argsort(-found.value, kind="stable"))
+        return PolicyReading(found.name, order, names(found.leaders), names(found.tied(found.best)))
+
     def lift_of(self, policy: str) -> OffPolicyLift:
         """The lift of a policy to read first: by the estimator that is read first for its value, or
         by the next that the control has, too.
@@ -80,6 +100,40 @@ class ReplayResult:
         (evaluation,) = (one for one in self.evaluations if one.policy == policy)
         ran = [mine[name] for name in evaluation.precedence if not mine[name].refused]
         return ran[0] if ran else mine[evaluation.headline.estimator]
+
+
+@dataclass(frozen=True)
+class PolicyReading:
+    """Which policy to test first, by two figures.
+
+    Attributes:
+        by: the figures in words (`offline_figure.reading`).
+        order: the policies, the best first.
+        leaders: the best of the first figure, and those that it cannot tell from it.
+        tied: of these, those that the second figure cannot tell from `pick` either.
+    """
+
+    by: str
+    order: tuple[str, ...]
+    leaders: tuple[str, ...]
+    tied: tuple[str, ...]
+
+    @property
+    def pick(self) -> str:
+        """The policy to test first."""
+        return self.order[0]
+
+    @property
+    def sentence(self) -> str:
+        """What to do, in words."""
+        best, *others = self.leaders
+        said = f"Test {self.pick} first. {ROLLOUT} puts {best} first"
+        if not others:
+            return f"{said}, and no other policy is as good within its error."
+        said += f", and cannot tell {listed(others)} from it by its own error. Of these {RANKED}"
+        if self.tied:
+            return f"{said} puts {self.pick} first, but cannot tell {listed(self.tied)} from it."
+        return f"{said} puts {self.pick} first."
 
 
 @dataclass(frozen=True)
@@ -152,6 +206,7 @@ def as_json(result: ReplayResult) -> dict[str, Any]:
             "control": result.control,
             "lifts": [_lift(lift) for lift in result.lifts],
             "choice": None if result.choice is None else _choice(result.choice),
+            "reading": None if result.reading is None else _reading(result.reading),
             "orders": [_order(order) for order in result.orders],
             "notes": dict(result.notes),
         }
@@ -177,6 +232,10 @@ def _lift(one: OffPolicyLift) -> dict[str, Any]:
 
 def _choice(choice: PolicyChoice) -> dict[str, Any]:
     return asdict(choice) | {"sentence": choice.sentence}
+
+
+def _reading(reading: PolicyReading) -> dict[str, Any]:
+    return asdict(reading) | {"pick": reading.pick, "sentence": reading.sentence}
 
 
 def _policy(one: Evaluation, truth: OwnLogTruth | None) -> dict[str, Any]:

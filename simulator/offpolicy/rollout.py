@@ -33,7 +33,7 @@ from simulator.offpolicy.evidence import Evidence, ReplayFacts
 from simulator.offpolicy.jobs import target
 from simulator.offpolicy.replay import Estimate
 from simulator.offpolicy.rounds import Rounds, Stream
-from simulator.offpolicy.settings import ReplaySettings
+from simulator.offpolicy.settings import BY_SERVING, ROLLOUT, ROLLOUT_DR, ReplaySettings
 from simulator.offpolicy.sums import UnitSums
 from simulator.offpolicy.survey import observed
 from simulator.offpolicy.uncertainty import (
@@ -45,14 +45,6 @@ from simulator.offpolicy.uncertainty import (
 )
 from simulator.serving.desk import Desk
 from simulator.users.base import Feedback
-
-ROLLOUT, ROLLOUT_DR = "rollout", "rollout_dr"
-
-ROLLOUTS = ROLLOUT, ROLLOUT_DR
-"""Estimators that live through the replayed days, and do not weigh the log's rounds alone."""
-
-PAPER = "Beygelzimer & Langford 2009, by simulation"
-PAPER_DR = "Dudik et al. 2011; Des Raj 1956, by simulation"
 
 
 @dataclass(frozen=True)
@@ -285,10 +277,10 @@ class Rollout:
             np.concatenate((requests, np.zeros(len(moved))))[:, None],
         )
         verdict = judge(self.reward.evidence, course.known)
-        found = [self._made(name, ROLLOUT, PAPER, plain, verdict, settings)]
+        found = [self._made(name, ROLLOUT, plain, verdict, settings)]
         if not self.reward.evidence.drawn:
             why = "the log's propensities are unknown"
-            return [*found, Estimate(name, ROLLOUT_DR, PAPER_DR, "request", refused=why)]
+            return [*found, refused(name, ROLLOUT_DR, why)]
         said = self.correction(name, desks, settings)
         both = Ratios(
             np.stack((reward, said.sums["missed"][asked]), axis=1),
@@ -301,13 +293,12 @@ class Rollout:
             said.facts, said.weights, mean_weight, nothing, own, float(len(self.requests))
         )
         verdict = weighted(findings, self_normalised=False)
-        return [*found, self._made(name, ROLLOUT_DR, PAPER_DR, both, verdict, settings)]
+        return [*found, self._made(name, ROLLOUT_DR, both, verdict, settings)]
 
     def _made(
         self,
         name: str,
         estimator: str,
-        paper: str,
         ratios: Ratios,
         verdict: EstimateVerdict,
         settings: ReplaySettings,
@@ -318,11 +309,10 @@ class Rollout:
         return Estimate(
             name,
             estimator,
-            paper,
+            BY_SERVING[estimator],
             "request",
             *figures,
             verdict=verdict,
-            simulated=True,
             first_order=(ratios.first_order(),),
         )
 
@@ -343,12 +333,9 @@ class Correction:
     sums: UnitSums
 
 
-def refused(name: str, why: str) -> list[Estimate]:
-    """The rollouts of a policy that were not made, and why."""
-    return [
-        Estimate(name, estimator, paper, "request", refused=why)
-        for estimator, paper in zip(ROLLOUTS, (PAPER, PAPER_DR), strict=True)
-    ]
+def refused(policy: str, estimator: str, why: str) -> Estimate:
+    """An estimate that rests on the serving and was not made, and why."""
+    return Estimate(policy, estimator, BY_SERVING[estimator], "request", refused=why)
 
 
 def judge(evidence: ModelEvidence, known: float) -> EstimateVerdict:

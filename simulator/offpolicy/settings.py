@@ -67,6 +67,17 @@ judges the others); or, without thresholds, the estimate and another reading of 
 intervals are printed as one.
 """
 
+RANKED, ROLLOUT, ROLLOUT_DR = "ranked", "rollout", "rollout_dr"
+
+BY_SERVING = {
+    RANKED: "Dudík et al. 2011, by the ranking stage",
+    ROLLOUT: "Beygelzimer & Langford 2009, by simulation",
+    ROLLOUT_DR: "Dudik et al. 2011; Des Raj 1956, by simulation",
+}
+"""Name -> paper of the estimators that rest on the serving: on what its ranking stage expects, or
+on a course of the replayed days.
+"""
+
 
 class ReplayError(ValueError):
     """A replay that cannot be made; the message says what, the rule, the value and what to do."""
@@ -122,7 +133,9 @@ class ReplaySettings:
             name for name in self.estimators if name not in ESTIMATORS and name not in self.members
         ]
         if unknown:
-            raise ReplayError(f"no estimator {unknown[0]!r}; there are {', '.join(ESTIMATORS)}")
+            raise ReplayError(
+                f"no estimator {unknown[0]!r}; there are {', '.join((*ESTIMATORS, *BY_SERVING))}"
+            )
 
     @property
     def modelled(self) -> bool:

@@ -22,15 +22,15 @@ from simulator.offpolicy.jobs import (
 )
 from simulator.offpolicy.replay import (
     ESTIMATORS,
-    Evaluation,
     ReplayError,
     ReplaySettings,
     evaluate,
 )
 from simulator.offpolicy.result import ReplayResult, gather
-from simulator.offpolicy.rollout import ROLLOUTS, Rollout, refused
+from simulator.offpolicy.rollout import Rollout, refused
 from simulator.offpolicy.rounds import Uniform
 from simulator.offpolicy.scores import orderings
+from simulator.offpolicy.settings import BY_SERVING, RANKED, ROLLOUT, ROLLOUT_DR
 from simulator.offpolicy.target_fits import Wanted
 from simulator.report import find
 from simulator.scenario import model
@@ -62,7 +62,7 @@ def replay(
     *,
     control: str | None = None,
     rewards: Sequence[str] = ("click",),
-    estimators: Sequence[str] = (*ESTIMATORS, *ROLLOUTS),
+    estimators: Sequence[str] = (*ESTIMATORS, *BY_SERVING),
     options: ReplayOptions | None = None,
     resamples: int = 1000,
     progress: Progress = silent,
@@ -93,14 +93,14 @@ def replay(
     options = replace(options or ReplayOptions(), reward=rewards[0])
     asked = AskedPolicies(tuple(policies), control)
     settings = ReplaySettings(
-        tuple(name for name in estimators if name not in ROLLOUTS),
+        tuple(name for name in estimators if name not in BY_SERVING),
         resamples=resamples,
         seed=options.seed,
         contexts=options.contexts,
     )
-    rolled = [name for name in estimators if name in ROLLOUTS]
+    by_serving = [name for name in estimators if name in BY_SERVING]
     return [
-        _replayed(job.of(reward), settings, rolled, control, progress)
+        _replayed(job.of(reward), settings, by_serving, control, progress)
         for job in _jobs(Path(source), asked, options, progress)
         for reward in rewards
     ]
@@ -109,11 +109,11 @@ def replay(
 def _replayed(
     job: ReplayJob,
     settings: ReplaySettings,
-    rolled: Sequence[str],
+    by_serving: Sequence[str],
     control: str | None,
     progress: Progress,
 ) -> ReplayResult:
-    stored = job.stream.log.metadata
+    stored, course = job.stream.log.metadata, job.course
     settings = replace(settings, clusters=job.clusters)
     names = [target.name for target in job.targets]
     if control is not None and control not in names:
@@ -122,39 +122,36 @@ def _replayed(
             f" {', '.join(names)}: leave --control out, and they are over the policy that wrote the"
             " log"
         )
+    refusals: dict[str, str] = {}
+    if isinstance(course, str):
+        refusals = dict.fromkeys(by_serving, course)
+    elif RANKED in by_serving and job.stream.reward == "click":
+        settings = settings.beside(RANKED, course.ranked(job.stream.history))
+    elif RANKED in by_serving:
+        refusals[RANKED] = "the ranking stage expects clicks, and another reward is counted"
     evaluations = evaluate(
         job.stream, job.targets, stored.n_users, stored.n_items, settings, progress
     )
-    if rolled:
-        evaluations = _beside_rollouts(job, evaluations, rolled, settings, progress)
+    if not isinstance(course, str) and {ROLLOUT, ROLLOUT_DR}.intersection(by_serving):
+        rollout = Rollout.of(job.stream, course.past, course.catalogue, course.seed, progress)
+        evaluations = [
+            one.beside(
+                estimate
+                for estimate in rollout.estimates(one.policy, desks, settings, progress)
+                if estimate.estimator in by_serving
+            )
+            for one, desks in zip(evaluations, course.desks, strict=True)
+        ]
+    evaluations = [
+        one.beside(refused(one.policy, name, why) for name, why in refusals.items())
+        for one in evaluations
+    ]
     orders = []
     if job.policies and job.stream.reward == "click":
         orders = orderings(
             replace(job.stream, by="session", contexts=1), job.policies, stored.n_users
         )
     return gather(job, evaluations, orders, control)
-
-
-def _beside_rollouts(
-    job: ReplayJob,
-    evaluations: Sequence[Evaluation],
-    names: Sequence[str],
-    settings: ReplaySettings,
-    progress: Progress,
-) -> list[Evaluation]:
-    """The evaluations with the rollouts of these names, or why there are none."""
-    course, rollout = job.course, None
-    if not isinstance(course, str):
-        rollout = Rollout.of(job.stream, course.past, course.catalogue, course.seed, progress)
-    out = []
-    for place, one in enumerate(evaluations):
-        if isinstance(course, str) or rollout is None:
-            found = refused(one.policy, str(course))
-        else:
-            found = rollout.estimates(one.policy, course.desks[place], settings, progress)
-        kept = [estimate for estimate in found if estimate.estimator in names]
-        out.append(replace(one, estimates=(*one.estimates, *kept)))
-    return out
 
 
 def _jobs(
