@@ -5,7 +5,7 @@ truth is known, and what the command says.
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from simulator.offpolicy.choice import choose
 from simulator.offpolicy.diagnostics import EstimateVerdict
 from simulator.offpolicy.lifts import LOGGING, OffPolicyLift, Pair, off_policy_lifts, separate
 from simulator.offpolicy.replay import Evaluation, ReplaySettings, evaluate
-from simulator.offpolicy.result import ReplayResult
+from simulator.offpolicy.result import ReplayResult, _finite
 from simulator.offpolicy.uncertainty import FirstOrder, multipliers
 from simulator.stats import intervals
 from simulator.stats.tests import adjust
@@ -183,6 +183,8 @@ def test_the_choice_is_the_largest_bound_and_not_the_largest_estimate() -> None:
     assert found["sure"].bound == pytest.approx(0.05 - 1.955 * 0.01, abs=0.0006)
     assert found["sure"].better == pytest.approx(1.0, abs=1e-5)
     assert found["unseen"].excluded == "its estimate is unusable: few rounds"
+    kept = _finite(asdict(found))  # the chance of a policy that cannot be chosen is no number
+    assert [one["policy"] for one in kept["candidates"] if one["best"] is None] == ["unseen"]
     assert "Take sure: with 95% confidence its lift over base is at least +3.0%" in found.sentence
     # Two independent posteriors; the control is a third choice.
     draws = np.random.default_rng(0).standard_normal((2, 400_000))

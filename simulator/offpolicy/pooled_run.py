@@ -43,6 +43,7 @@ from simulator.page.blocks import (
     plain,
 )
 from simulator.page.words import interval, percent, probability, two, whole
+from simulator.report.stored import encode
 from simulator.run.context import Context, Job
 from simulator.scenario.model import Scenario
 from simulator.serving.desk import Desk
@@ -211,9 +212,9 @@ def as_json(found: Sequence[PooledComparison]) -> list[dict[str, Any]]:
             "control": one.control,
             "treatment": one.treatment,
             "reward": one.reward,
-            "paired": _finite({"lift": one.paired, "low": one.paired_low, "high": one.paired_high}),
+            "paired": encode({"lift": one.paired, "low": one.paired_low, "high": one.paired_high}),
             "lifts": [
-                _finite(
+                encode(
                     {
                         "level": lift.level,
                         "lift": float(lift.moments.lift),
@@ -232,23 +233,10 @@ def as_json(found: Sequence[PooledComparison]) -> list[dict[str, Any]]:
                 | {"verdict": lift.word, "reasons": list(lift.reasons), "sentence": lift.sentence}
                 for lift in one.lifts
             ],
-            "audits": [{**_finite(asdict(audit)), "level": audit.level} for audit in one.audits],
+            "audits": [{**encode(asdict(audit)), "level": audit.level} for audit in one.audits],
         }
         for one in found
     ]
-
-
-def _finite(values: dict[str, Any]) -> dict[str, Any]:
-    """The same with None for the numbers that JSON does not have."""
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            out[name] = _finite(value)
-        elif isinstance(value, float) and not np.isfinite(value):
-            out[name] = None
-        else:
-            out[name] = value
-    return out
 
 
 def document(title: str, found: Sequence[PooledComparison]) -> Document:

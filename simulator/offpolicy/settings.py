@@ -147,9 +147,9 @@ class ReplaySettings:
         )
 
     def beside(self, name: str, estimator: Estimator) -> ReplaySettings:
-        """With a further estimator, under a name of its own, before the others."""
+        """With a further estimator, under a name of its own, after the others."""
         members = {**self.members, name: (estimator,)}
-        return replace(self, estimators=(name, *self.estimators), members=members)
+        return replace(self, estimators=(*self.estimators, name), members=members)
 
     def kind_tables(self) -> dict[str, KindTable]:
         """Empty tables of the kinds that the estimators rest on."""
