@@ -91,6 +91,7 @@ $(STAMP): pyproject.toml constraints.txt requirements.lock
 	$(BIN)/python -m $(PIP) -c constraints.txt torch
 	$(BIN)/python -m $(PIP) --no-deps --no-build-isolation -e .
 	$(BIN)/python -m pip check --disable-pip-version-check
+	$(BIN)/abtest compile scenarios/kuaishou_like.yaml
 	touch $@
 
 lock: $(TOOLS)/.installed

@@ -42,6 +42,7 @@ from policies.base import (
     Updatable,
     WorldBound,
 )
+from policies.clock import off_the_clock
 from policies.context import not_known
 from policies.lending import Frozen, Given, Lending, Shared
 
@@ -518,7 +519,7 @@ def _interrupts() -> Iterator[Callable[[], bool]]:
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
     """Interrupt what is inside after `seconds`: in a main thread, where Python gets control again
-    (not within one native call).
+    (not within one native call). Kernels that are compiled meanwhile do not count.
     """
     if (
         seconds <= 0
@@ -528,8 +529,15 @@ def within(seconds: float) -> Iterator[None]:
         yield
         return
 
+    allowed = off_the_clock()
+
     def alarm(number: int, frame: FrameType | None) -> None:
-        raise OutOfTime
+        nonlocal allowed
+        more = off_the_clock() - allowed
+        if more <= 0:
+            raise OutOfTime
+        allowed += more
+        signal.setitimer(signal.ITIMER_REAL, max(more, 1e-3))  # 0 would be none
 
     before = signal.signal(signal.SIGALRM, alarm)
     signal.setitimer(signal.ITIMER_REAL, seconds)

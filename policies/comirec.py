@@ -18,7 +18,7 @@ from policies.jit import njit
 from policies.layers import initialise
 from policies.losses import Loss, Objective
 from policies.operators import Embedding, Linear
-from policies.retrieval import interest_of, pooled, tie_ranks
+from policies.retrieval import interest_of, pooled, ties
 from policies.train import Training
 from policies.vectors import Batch, Network, VectorPolicy
 
@@ -249,7 +249,7 @@ class ComiRec(VectorPolicy):
         items = np.zeros((len(union), k), dtype=np.int64)
         scores = np.full((len(union), k), -np.inf, dtype=np.float32)
         _aggregate(
-            union, best, self.categories_, tie_ranks(self.n_items_), self.diversity, items, scores
+            union, best, self.categories_, ties(self.n_items_)[0], self.diversity, items, scores
         )
         return Slates(items, scores, interest=interest_of(items, union, source, self.n_items_))
 

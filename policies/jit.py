@@ -14,14 +14,18 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
+import numpy.typing as npt
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.sigutils import normalize_signature
+from numba.core.types import unliteral
+
+from policies.clock import stopped
 
 F = TypeVar("F", bound=Callable[..., Any])
+D = TypeVar("D", bound=np.generic)
 
-LOCK = ".abtest-compile"
-"""Name of the file that the compiling process holds, in the folder of the cache."""
-
-_holders = 0
+_compiling: set[str] = set()
 
 
 def njit(**options: Any) -> Callable[[F], F]:
@@ -37,9 +41,14 @@ def njit(**options: Any) -> Callable[[F], F]:
         compile_alone = dispatcher.compile
 
         def compile(signature: Any) -> Any:
+            # One kernel for all integers: numba would compile another one for every constant that
+            # a kernel hands to it.
+            kinds = normalize_signature(signature)[0]  # type: ignore[no-untyped-call]
+            signature = tuple(map(unliteral, kinds))
             # The lock of numba's compiler first, as whoever calls this function in a kernel of
             # their own holds it by now: one order of locks, so that threads cannot wait in a ring.
-            with global_compiler_lock, _alone():
+            name = f"{function.__module__}.{function.__qualname__}"
+            with stopped(), global_compiler_lock, _alone(name):
                 return compile_alone(signature)
 
         dispatcher.compile = compile
@@ -48,31 +57,45 @@ def njit(**options: Any) -> Callable[[F], F]:
     return compiled
 
 
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Among all processes that share the cache. A kernel compiles those that it calls, so a process
-    may enter again. The lock saves work and keeps nothing right: numba writes its cache by renaming
-    whole files. So where files cannot be locked (some network file systems) everybody compiles.
+def read_only(array: npt.NDArray[D]) -> npt.NDArray[D]:
+    """A view that cannot be written: for arguments that come so or otherwise, as a kernel is
+    compiled once for either kind.
     """
-    global _holders
-    handle = None if _holders else _locked()
-    _holders += 1
+    view = array.view()
+    view.setflags(write=False)
+    return view
+
+
+@contextmanager
+def _alone(kernel: str) -> Iterator[None]:
+    """Among all processes that share the cache. Other processes compile other kernels meanwhile; a
+    kernel compiles those that it calls, so kernels must not call each other in a ring.
+
+    The lock saves work and keeps nothing right: numba writes its cache by renaming whole files. So
+    where files cannot be locked (some network file systems) everybody compiles.
+    """
+    if kernel in _compiling:  # it calls itself
+        yield
+        return
+    handle = _locked(kernel)
+    _compiling.add(kernel)
     try:
         yield
     finally:
-        _holders -= 1
+        _compiling.remove(kernel)
         if handle is not None:
             os.close(handle)
 
 
-def _locked() -> int | None:
+def _locked(kernel: str) -> int | None:
     """The lock's file, opened and locked; closing it, and the end of a process, unlocks it."""
     folder = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(
         os.path.dirname(__file__), "__pycache__"
     )
     try:
         os.makedirs(folder, exist_ok=True)
-        handle = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        place = os.path.join(folder, f".{kernel}.compiling")
+        handle = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         return None
     try:

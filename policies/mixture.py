@@ -24,7 +24,7 @@ from policies.base import (
     Sequences,
 )
 from policies.jit import njit
-from policies.retrieval import tie_ranks
+from policies.retrieval import ties
 from policies.transitions import Transitions
 from policies.validation import discount
 
@@ -141,7 +141,7 @@ def gains_by_weight(
         seen: `[B, S]` items left out, 0 = none.
         k: length of the slates.
     """
-    weights, ranks = np.asarray(WEIGHTS, dtype=np.float32), tie_ranks(inner.shape[1] - 1)
+    weights, ranks = np.asarray(WEIGHTS, dtype=np.float32), ties(inner.shape[1] - 1)[0]
     places = np.empty((len(WEIGHTS), len(inner)), dtype=np.int64)
     _places(inner, counted, target, seen, weights, ranks, places)
     return np.array([discount(place[place < k]).sum() for place in places])

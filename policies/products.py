@@ -148,7 +148,7 @@ def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
     right = np.ascontiguousarray(columns, dtype)
     out = np.zeros((len(left), right.shape[1]), dtype)
     n_whole = len(table) // LANES * LANES
-    parts = [(left[:, :n_whole], right[:n_whole])]
+    parts = [(np.ascontiguousarray(left[:, :n_whole]), right[:n_whole])]
     if n_whole < len(table):
         n_missing = LANES - (len(table) - n_whole)
         last_terms = np.pad(left[:, n_whole:], ((0, 0), (0, n_missing)))

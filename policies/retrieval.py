@@ -18,7 +18,8 @@ import numpy.typing as npt
 
 from policies.base import PADDING, FloatArray, IntArray, Params, Slates
 from policies.blocks import by_rows
-from policies.jit import njit
+from policies.heap import before, heapify, sink, unheap
+from policies.jit import njit, read_only
 from policies.products import Rough, matmul, pad, score_items
 from policies.streams import Purpose, uniform
 
@@ -29,52 +30,19 @@ candidates.
 
 
 @lru_cache(maxsize=8)
-def tie_ranks(n_items: int) -> IntArray:
-    """The fixed pseudo-random order in which items of equal score come, as ranks `[n_items + 1]`.
+def ties(n_items: int) -> IntArray:
+    """The fixed pseudo-random order in which items of equal score come, `[2, n_items + 1]`: the
+    rank of each item, and the item of each rank.
 
     Ids are often numbered by first appearance, so an order by id would favour old or popular items:
     with this one, a scorer that knows nothing hits one random item among n with probability k / n.
     """
     draws = uniform(0, Purpose.TIES, np.arange(n_items + 1))
-    ranks = np.empty(n_items + 1, dtype=np.int64)
-    ranks[np.argsort(draws, kind="stable")] = np.arange(n_items + 1)
-    ranks.setflags(write=False)
-    return ranks
-
-
-@njit(nogil=True)
-def _before(score: float, rank: int, other: float, other_rank: int) -> bool:
-    """Whether an item comes before another one: higher score, or the same score and the lower tie
-    rank.
-    """
-    return score > other or (score == other and rank < other_rank)
-
-
-@njit(nogil=True)
-def _sink(scores: Any, ids: Any, n: int, ranks: Any, node: int) -> None:
-    """Restore the heap `[n]` whose root comes last of all, after one of its nodes was replaced by
-    what may come before its children.
-    """
-    while True:
-        child = 2 * node + 1
-        if child >= n:
-            return
-        if child + 1 < n and _before(
-            scores[child], ranks[ids[child]], scores[child + 1], ranks[ids[child + 1]]
-        ):
-            child += 1
-        if not _before(scores[node], ranks[ids[node]], scores[child], ranks[ids[child]]):
-            return
-        scores[node], scores[child] = scores[child], scores[node]
-        ids[node], ids[child] = ids[child], ids[node]
-        node = child
-
-
-@njit(nogil=True)
-def _heap(scores: Any, ids: Any, n: int, ranks: Any) -> None:
-    """Make `[n]` a heap whose root comes last of all (Floyd, "Algorithm 245: Treesort 3", 1964)."""
-    for node in range(n // 2 - 1, -1, -1):
-        _sink(scores, ids, n, ranks, node)
+    found = np.empty((2, n_items + 1), dtype=np.int64)
+    found[1] = np.argsort(draws, kind="stable")
+    found[0, found[1]] = np.arange(n_items + 1)
+    found.setflags(write=False)
+    return found
 
 
 STRIP = 64
@@ -93,19 +61,21 @@ def _all_below(strip: Any, bound: float) -> bool:
 
 
 @njit(nogil=True)
-def _select(scores: Any, ids: Any, seen: Any, ranks: Any, items: Any, best: Any) -> int:
+def _select(scores: Any, ids: Any, seen: Any, ties: Any, items: Any, best: Any) -> int:
     """Fill `items`, `best` `[B, k]` (0 and -inf before) with the first k candidates; the first row
     with a NaN, or -1.
 
     `ids` `[B, C]` names the candidates of `scores` `[B, C]`, 0 = none; with `ids` of no rows,
-    candidate c is item c.
+    candidate c is item c. `ties` are the rank of each item among equals and the item of each rank,
+    `[2, n_items + 1]`.
     """
+    ranks, of_rank = ties
     excluded = np.zeros(len(ranks), dtype=np.bool_)
     k = items.shape[1]
     for row in range(len(scores)):
         for c in range(seen.shape[1]):
             excluded[seen[row, c]] = True
-        heap_ids, heap = items[row], best[row]
+        keys, heap = items[row], best[row]  # ranks, until all are found
         # What comes best first, as candidates of a list in order do, is left as it is: `worst` is
         # then its end. Else the k first become a heap, and `worst` is its root.
         found, worst, in_order = 0, k - 1, True
@@ -122,28 +92,27 @@ def _select(scores: Any, ids: Any, seen: Any, ranks: Any, items: Any, best: Any)
                 item = ids[row, c] if len(ids) else c
                 if item == 0 or excluded[item] or score == -np.inf:
                     continue
+                rank = ranks[item]
                 if found < k:
-                    end = found - 1
-                    if found > 0 and _before(score, ranks[item], heap[end], ranks[heap_ids[end]]):
+                    if found > 0 and before(score, rank, heap[found - 1], keys[found - 1]):
                         in_order = False
-                    heap[found], heap_ids[found] = score, item
+                    heap[found], keys[found] = score, rank
                     found += 1
                     if found == k and not in_order:
-                        _heap(heap, heap_ids, k, ranks)
+                        heapify(heap, keys, k)
                         worst = 0
-                elif _before(score, ranks[item], heap[worst], ranks[heap_ids[worst]]):
+                elif before(score, rank, heap[worst], keys[worst]):
                     if in_order:
-                        _heap(heap, heap_ids, k, ranks)
+                        heapify(heap, keys, k)
                         in_order, worst = False, 0
-                    heap[0], heap_ids[0] = score, item
-                    _sink(heap, heap_ids, k, ranks, 0)
+                    heap[0], keys[0] = score, rank
+                    sink(heap, keys, k, 0)
         if not in_order:
             if found < k:
-                _heap(heap, heap_ids, found, ranks)
-            for last in range(found - 1, 0, -1):  # take the last one off the heap, again and again
-                heap[0], heap[last] = heap[last], heap[0]
-                heap_ids[0], heap_ids[last] = heap_ids[last], heap_ids[0]
-                _sink(heap, heap_ids, last, ranks, 0)
+                heapify(heap, keys, found)
+            unheap(heap, keys, found)
+        for c in range(found):
+            keys[c] = of_rank[keys[c]]
         for c in range(seen.shape[1]):
             excluded[seen[row, c]] = False
     return -1
@@ -170,7 +139,8 @@ def _run(scores: FloatArray, ids: IntArray, seen: IntArray, k: int, n_items: int
     items = np.zeros((len(scores), k), dtype=np.int64)
     best = np.full((len(scores), k), -np.inf, dtype=np.float32)
     scores = np.ascontiguousarray(scores, dtype=np.float32)
-    wrong = _select(scores, ids, np.ascontiguousarray(seen), tie_ranks(n_items), items, best)
+    given = read_only(scores), read_only(ids), read_only(np.ascontiguousarray(seen))
+    wrong = _select(*given, ties(n_items), items, best)
     if wrong >= 0:
         raise ValueError(f"scores must be numbers; row {wrong} of {len(scores)} holds NaN")
     return items, best
@@ -180,7 +150,7 @@ def top_k(scores: FloatArray, k: int, seen: IntArray) -> Ranked:
     """The k best items of each row, from scores of all items.
 
     Seen items, padding (column 0) and items of score -inf are no candidates. Items of equal score
-    come in the order of `tie_ranks`.
+    come in the order of `ties`.
 
     Args:
         scores: `[B, n_items + 1]`.

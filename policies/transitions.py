@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Sequences
 from policies.elementary import powers
+from policies.heap import before, offer
 from policies.jit import njit
 from policies.scored import Scored
 from policies.withheld import authors_others
@@ -268,14 +269,12 @@ def _strongest(matrix: Any, most: int) -> Any:
 @njit(nogil=True)
 def _mark_strongest(pointer: Any, columns: Any, values: Any, most: int, keep: Any) -> None:
     """Set `keep` to False for all but the `most` largest entries of each compressed row."""
+    strongest, place = np.empty(most), np.empty(most, dtype=np.int64)
     for row in range(len(pointer) - 1):
-        entries = slice(pointer[row], pointer[row + 1])
-        inside = values[entries]
-        if len(inside) <= most:
+        if pointer[row + 1] - pointer[row] <= most:
             continue
-        bound = np.partition(inside, len(inside) - most)[len(inside) - most]
-        equal = np.sort(columns[entries][inside == bound])
-        last = equal[most - np.count_nonzero(inside > bound) - 1]
+        found = 0
         for entry in range(pointer[row], pointer[row + 1]):
-            is_kept = values[entry] > bound or (values[entry] == bound and columns[entry] <= last)
-            keep[entry] = is_kept
+            found = offer(strongest, place, found, values[entry], columns[entry])
+        for entry in range(pointer[row], pointer[row + 1]):
+            keep[entry] = not before(strongest[0], place[0], values[entry], columns[entry])

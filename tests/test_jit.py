@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+
+import pytest
+
+from policies.calls import OutOfTime, within
+from policies.clock import stopped
 
 KERNEL = """
 from policies.jit import njit
@@ -60,7 +66,7 @@ def test_processes_that_come_together_compile_a_kernel_once(tmp_path: Path) -> N
 def test_where_no_file_can_be_locked_everybody_compiles(tmp_path: Path) -> None:
     (tmp_path / "kernel.py").write_text(KERNEL)
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / ".abtest-compile").mkdir()  # no file
+    (tmp_path / "cache" / ".kernel.norm.compiling").mkdir()  # no file
     place = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", WORKER],
@@ -71,3 +77,16 @@ def test_where_no_file_can_be_locked_everybody_compiles(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.split() == ["ready", "1"]
+
+
+def test_a_call_does_not_answer_for_kernels_that_are_compiled_meanwhile() -> None:
+    with within(0.05), stopped():
+        time.sleep(0.2)
+
+    def late() -> None:
+        with stopped():
+            time.sleep(0.1)
+        time.sleep(30)
+
+    with pytest.raises(OutOfTime), within(0.05):
+        late()

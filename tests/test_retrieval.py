@@ -19,7 +19,7 @@ from policies.retrieval import (
     by_max,
     by_quota,
     shares,
-    tie_ranks,
+    ties,
     top_k,
     top_k_of,
 )
@@ -29,7 +29,7 @@ NONE = np.zeros((1, 0), dtype=np.int64)
 
 def brute_force(scores: np.ndarray, k: int, seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sort all candidates by (score down, tie rank up)."""
-    ranks = tie_ranks(scores.shape[1] - 1)
+    ranks = ties(scores.shape[1] - 1)[0]
     items, best = (
         np.zeros((len(scores), k), np.int64),
         np.full((len(scores), k), -np.inf, np.float32),

@@ -16,6 +16,10 @@ from simulator.cli.say import say
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("simulator.cli.run:run", "Run a scenario to a finished report."),
+    "compile": (
+        "simulator.cli.compile:compile_",
+        "Compile ahead what a scenario computes with: the first run is as fast as the next.",
+    ),
     "report": (
         "simulator.cli.report:report",
         "Rebuild the report of a run, a log or a per-user table.",

@@ -371,7 +371,11 @@ class EngineSpec(ConfigSection):
         ),
     )
     time_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
-        default=300.0, description="seconds that one call of a policy may take; 0 = any"
+        default=300.0,
+        description=(
+            "seconds that one call of a policy may take, kernels that it compiles not counted;"
+            " 0 = any"
+        ),
     )
     fit_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
         default=43_200.0, description="seconds that one fit of a policy may take; 0 = any"

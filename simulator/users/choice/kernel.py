@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.elementary import circle, exp, exp2, log, power, tanh
+from policies.heap import heapify, offer, unheap
 from policies.jit import njit
 from policies.philox import philox, philox_words, uniform
 from policies.streams import Purpose
@@ -686,9 +687,8 @@ def best_estimates(
     most_error = noise * 3.4641016151377544 + rounding
     most_author = authors.max()
 
-    size = len(items)
-    found, found_values = np.empty(2 * size, dtype=np.int64), np.empty(2 * size)
-    n_found, bound = 0, -np.inf
+    found, bound = 0, -np.inf
+    best, best_items = np.empty(len(items)), np.empty(len(items), dtype=np.int64)
     rough, part = np.empty(TOGETHER, dtype=np.float32), np.empty(TOGETHER, dtype=np.float32)
     for start in range(0, len(promoted.order), TOGETHER):
         if promoted.known[start] + total + most_author + most_error < bound:
@@ -710,22 +710,14 @@ def best_estimates(
             if noise > 0.0:
                 x += noise * liking(seed, user, ESTIMATE, i)
             x += traffic[i]
-            if x < bound:
-                continue
-            found[n_found], found_values[n_found] = i, x
-            n_found += 1
-            if n_found == len(found):
-                bound = np.partition(found_values, size)[size]
-                kept = 0
-                for k in range(n_found):
-                    if found_values[k] >= bound:
-                        found[kept], found_values[kept] = found[k], found_values[k]
-                        kept += 1
-                n_found = kept
-    order = np.argsort(-found_values[:n_found])[:size]  # 53 random bits in every value: no ties
+            found = offer(best, best_items, found, x, i)
+            if found == len(best):
+                bound = best[0]
+    if found < len(best):
+        heapify(best, best_items, found)
+    unheap(best, best_items, found)
     items[:], values[:] = 0, -np.inf
-    for k in range(len(order)):
-        items[k], values[k] = found[order[k]], found_values[order[k]]
+    items[:found], values[:found] = best_items[:found], best[:found]
 
 
 @njit()
