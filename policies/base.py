@@ -221,14 +221,14 @@ class Sequences:
 
     def where(self, keep: BoolArray) -> Sequences:
         """The impressions where `keep` `[N]`; users keep their rows, also empty ones."""
-        running = np.concatenate(([0], np.cumsum(keep)))
+        kept = np.flatnonzero(keep)
         return Sequences(
             self.user,
-            running[self.offsets].astype(np.int64),
-            self.items[keep],
-            self.clicked[keep],
-            self.t[keep],
-            {name: column[keep] for name, column in self.columns.items()},
+            np.searchsorted(kept, self.offsets).astype(np.int64),
+            self.items[kept],
+            self.clicked[kept],
+            self.t[kept],
+            {name: column[kept] for name, column in self.columns.items()},
         )
 
     def last(self, length: int, context: Iterable[str] = ()) -> Histories:

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from policies.base import silent
+from policies.base import Sequences, silent
 from policies.streams import Purpose, uniform
 from simulator.engine import tape
+from simulator.log import eventlog
 from simulator.log.eventlog import EventLog
-from simulator.log.metadata import HISTORY, LogError
+from simulator.log.metadata import HISTORY, LogError, Metadata
 from simulator.log.workspace import Lane, Workspace
 from simulator.run.context import Job, context
 from simulator.run.pipeline import put_source, simulate
@@ -145,6 +147,76 @@ def test_sequences_of_some_users_are_theirs_among_all() -> None:
         assert np.array_equal(
             whole.columns["watch"][theirs], some.columns["watch"][ours], equal_nan=True
         )
+
+
+def long_log(path: Path, n_rows: int) -> EventLog:
+    """A history of 50 users in row groups of 1,000 impressions."""
+    row = np.arange(n_rows)
+    user = row * 50 // n_rows
+    columns = {
+        "user": user,
+        "session": row - np.searchsorted(user, user),
+        "request": np.zeros(n_rows, dtype=np.int64),
+        "position": np.zeros(n_rows, dtype=np.int64),
+        "t": row - n_rows,
+        "item": 1 + row % 7,
+        "click": np.where(row % 5 == 4, -1, row % 2),
+        "watch": np.where(row % 3 == 0, np.nan, row),
+    }
+    log = EventLog.from_columns(columns, Metadata((HISTORY,), 51, 7))
+    return EventLog.open(log.write(path, row_group=1000))
+
+
+def arrays_of(sequences: Sequences) -> dict[str, np.ndarray]:
+    names = ("user", "offsets", "items", "clicked", "t")
+    return {**{name: getattr(sequences, name) for name in names}, **sequences.columns}
+
+
+@pytest.mark.parametrize("before", [0, -1500, -(10**6)])
+def test_sequences_in_files_are_those_in_memory(
+    before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eventlog, "ROWS", 700)
+    log = long_log(tmp_path / "log.parquet", 4000)
+    mapped = log.map_sequences(tmp_path / "sequences", HISTORY, before=before)
+    ours, theirs = arrays_of(mapped), arrays_of(log.sequences(before=before))
+    assert ours.keys() == theirs.keys()
+    for name, array in theirs.items():
+        assert ours[name].dtype == array.dtype, name
+        assert ours[name].tobytes() == array.tobytes(), name
+    again = log.map_sequences(tmp_path / "sequences", HISTORY, before=before)
+    mapped.items[:10] = 5  # by a policy: nobody else sees it
+    assert arrays_of(again)["items"].tobytes() == theirs["items"].tobytes()
+
+
+def test_rows_that_are_not_in_time_make_no_sequences(tmp_path: Path) -> None:
+    log = long_log(tmp_path / "log.parquet", 100)
+    t = np.arange(100)
+    t[[10, 11]] = t[[11, 10]]
+    wrong = log.table.set_column(5, "t", pa.array(t))
+    EventLog(log.metadata, wrong).write(tmp_path / "wrong.parquet")
+    with pytest.raises(LogError, match=r"wrong\.parquet: row 11: rows must ascend by user"):
+        EventLog.open(tmp_path / "wrong.parquet").map_sequences(
+            tmp_path / "sequences", HISTORY, before=1000
+        )
+    assert not list(tmp_path.glob("sequences*"))
+
+
+def test_the_memory_of_sequences_in_files_does_not_grow_with_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An impression takes 56 bytes in memory: those of 90,000 more would be 4.8 MiB."""
+    monkeypatch.setattr(eventlog, "ROWS", 1000)
+    peaks = {}
+    for n_rows in (1_000, 10_000, 100_000):  # the first imports
+        log = long_log(tmp_path / f"{n_rows}.parquet", n_rows)
+        tracemalloc.start()
+        mapped = log.map_sequences(tmp_path / str(n_rows), HISTORY, before=0)
+        assert mapped.last(20).items.shape == (51, 20)
+        peaks[n_rows] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len(mapped.items) == n_rows
+    assert abs(peaks[100_000] - peaks[10_000]) < 2**17, peaks
 
 
 @pytest.mark.parametrize("who", [np.arange(5, 25), np.flatnonzero(np.arange(60) % 3 == 1)])

@@ -22,7 +22,9 @@ import pytest
 from click.testing import CliRunner
 
 from abtest import EventLog
+from simulator import datasets
 from simulator.cli import main
+from simulator.datasets import DataError
 from simulator.log.files import write_text
 from simulator.log.ledger import Ledger, here, present
 from simulator.log.remote import RemoteRun
@@ -40,6 +42,7 @@ from simulator.log.workspace import RunError, Workspace
 from simulator.run.context import context
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
+from simulator.scenario.parts import Data
 from tests.worlds import FIRST, log_digests, run_stoppable, simulate_scenario, tiny_scenario
 
 MOTO = Path(__file__).parents[1] / ".venv-moto" / "bin" / "moto_server"
@@ -282,6 +285,32 @@ def test_a_folder_of_other_things_is_no_place_for_a_run(memory: str) -> None:
     workspace = Workspace(place(f"{memory}/run"))
     with pytest.raises(RunError, match="holds no run"), workspace.held():
         pass
+
+
+def test_the_data_of_a_scenario_may_have_an_address(memory: str) -> None:
+    store, base = store_of(f"{memory}/data")
+    store.write_text(f"{base}/log.csv", "user,item,when\na,x,2024-05-01\na,y,2024-05-02\n")
+    columns = {"user": "user", "item": "item", "time": "when"}
+    for path in ("data", "data/log.csv"):
+        data = Data.model_validate(
+            {
+                "source": "table",
+                "path": f"{memory}/{path}",
+                "columns": columns,
+                "test_days": 1,
+                "zone": "UTC",
+            }
+        )
+        datasets.check(data, Path())
+        assert [file.name for file in datasets.files(data, Path())] == ["log.csv"]
+        source = datasets.read(data, Path())
+        assert source.catalogue.n_items == 2
+    for path, message in (
+        (f"{memory}/nothing", "data.path: nothing at 'memory://"),
+        ("s4://bucket/log", "data.path: s4://bucket/log: no protocol 's4' is known"),
+    ):
+        with pytest.raises(DataError, match=message):
+            datasets.place(Data(source="log", path=path), Path())
 
 
 def test_what_has_gone_from_the_store_is_not_read_from_its_copy(memory: str) -> None:

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 
 from simulator.datasets.delimited import DataError
+from simulator.log.ledger import here
+from simulator.log.store import AddressError, FileError
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
 
@@ -32,12 +34,22 @@ def locate(path: str, folder: Path) -> Path:
 
     Args:
         path: absolute, or relative to ABTEST_DATA, to `folder`, to the working directory, or to
-            `../shared/data` beside the checkout.
+            `../shared/data` beside the checkout; or an address (`s3://bucket/log`), from which it
+            is brought here.
         folder: where the scenario lies.
 
     Raises:
-        DataError: it is in none of these places; the message names them.
+        DataError: it is in none of these places; the message names them. Or an address that cannot
+            be used, or reached.
     """
+    if "://" in path:
+        try:
+            brought = here(path)
+        except (AddressError, FileError) as error:
+            raise DataError(f"data.path: {error}") from error
+        if not brought.exists():
+            raise DataError(f"data.path: nothing at {path!r}; look at the address")
+        return brought
     given = Path(path)
     try:
         given = given.expanduser()
@@ -51,11 +63,11 @@ def locate(path: str, folder: Path) -> Path:
     else:
         places = list(dict.fromkeys((root / given).resolve() for root in roots))
     try:
-        here = next((place for place in places if place.exists()), None)
+        found = next((place for place in places if place.exists()), None)
     except OSError as error:  # a name that no file system takes
         raise DataError(f"data.path: {path[:80]!r}: {error.strerror}") from error
-    if here is not None:
-        return here
+    if found is not None:
+        return found
     looked = "".join(f"\n  {place}" for place in places)
     advice = "Set ABTEST_DATA to the folder of data sets, or give an absolute path"
     raise DataError(f"data.path: nothing at {path!r}. Looked at{looked}\n{advice}")
@@ -86,11 +98,11 @@ def check(data: Data, folder: Path) -> None:
     Raises:
         DataError: as `place`; a column that is not there.
     """
-    here = place(data, folder)
+    path = place(data, folder)
     if data.source == "table":
         from simulator.datasets.table import opened
 
-        opened(data, here)
+        opened(data, path)
 
 
 def files(data: Data, folder: Path) -> list[Path]:
@@ -99,14 +111,14 @@ def files(data: Data, folder: Path) -> list[Path]:
     Raises:
         DataError: as `place`.
     """
-    here = place(data, folder)
-    if not here.is_file():
-        return sorted(file for file in here.rglob("*") if file.is_file())
+    path = place(data, folder)
+    if not path.is_file():
+        return sorted(file for file in path.rglob("*") if file.is_file())
     if data.source == "table":
         from simulator.datasets.table import beside
 
-        return [here, *beside(data, here)]
-    return [here]
+        return [path, *beside(data, path)]
+    return [path]
 
 
 def read(data: Data, folder: Path) -> Source:

@@ -12,7 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 
 from policies.base import IntArray, Sequences
 from policies.staging import staging_of
-from simulator.log.files import writing
+from simulator.log.files import adopt, mapped, writing
 from simulator.log.kinds import FEEDBACK
-from simulator.log.ledger import bring, commit, here
+from simulator.log.ledger import bring, commit, here, present
 from simulator.log.metadata import FIT, HISTORY, LogError, Metadata
 from simulator.log.rules import Inspector
 from simulator.log.schema import (
@@ -266,9 +266,7 @@ class EventLog:
         """
         table = self.table if who is None else self.of_users(who).table
         if arm is not None or len(self.metadata.arms) > 1:
-            if arm not in self.metadata.arms:
-                raise LogError(f"no arm {arm!r} in this log; it has {list(self.metadata.arms)}")
-            table = table.filter(pc.equal(table["arm"], self.metadata.arms.index(arm)))
+            table = table.filter(pc.equal(table["arm"], self._index_of(arm)))
         if before is not None:
             table = table.filter(pc.less(table["t"], before))
         if self.metadata.fits.crossed and arm != HISTORY and not _is_of_one_fit(table):
@@ -279,17 +277,6 @@ class EventLog:
         user = column_values(table, "user").astype(np.int64)
         t = column_values(table, "t")
         order = np.lexsort((np.arange(len(t)), t, user))
-        wanted = (
-            "session",
-            "request",
-            "position",
-            "propensity",
-            "watch",
-            "duration",
-            TAB,
-            *self.kinds,
-        )
-        names = [n for n in wanted if n in table.column_names]
         if who is None:
             who = np.arange(self.metadata.n_users, dtype=np.int64)
             counts = np.bincount(user, minlength=len(who))
@@ -301,8 +288,81 @@ class EventLog:
             column_values(table, "item").astype(np.int64)[order],
             (column_values(table, "click") == 1)[order],
             t[order],
-            {name: column_values(table, name)[order] for name in names},
+            {name: column_values(table, name)[order] for name in self._of_sequences},
         )
+
+    def map_sequences(self, folder: Path, arm: str, *, before: int) -> Sequences:
+        """What `sequences` gives of every user in an arm, as arrays in files that are mapped into
+        memory: processes of a machine share them, and what nobody reads takes none. They are
+        written where they are not there, a stretch of rows at a time.
+
+        Args:
+            folder: of the files.
+            arm: by name; its users live with one fit.
+            before: ms; only impressions with t < before.
+
+        Raises:
+            LogError: rows are not in the order of users and of their time.
+            FileError: a file cannot be written.
+        """
+        arrays = ("user", "offsets", "items", "clicked", "t")
+        if not present(folder / "user.npy"):
+            self._write_sequences(folder, self._index_of(arm), before)
+        bring(folder)
+        user, offsets, items, clicked, t = (mapped(folder / f"{name}.npy") for name in arrays)
+        columns = {name: mapped(folder / f"columns.{name}.npy") for name in self._of_sequences}
+        return Sequences(user, offsets, items, clicked, t, columns)
+
+    def _write_sequences(self, folder: Path, arm: int, before: int) -> None:
+        counts, row = np.zeros(self.metadata.n_users, dtype=np.int64), 0
+        for rows in self.stretches([*self.metadata.key, "t"], ROWS):
+            falls = rows.beside_above("user", np.less)
+            falls |= ~rows.begins["user"] & rows.beside_above("t", np.less)
+            wrong = np.flatnonzero(falls & ~rows.begins["arm"] & (rows["arm"] == arm))
+            if len(wrong):
+                place = self.place_of(row + int(wrong[0]))
+                raise LogError(f"{place}: rows must ascend by user, and each user's by t")
+            is_asked = (rows["arm"] == arm) & (rows["t"] < before)
+            counts += np.bincount(rows["user"][is_asked], minlength=len(counts))
+            row += rows.n_rows
+        n_rows, staging = int(counts.sum()), staging_of(folder)
+        of_log = {"item": "items", "click": "clicked", "t": "t"}
+        of_log |= {name: f"columns.{name}" for name in self._of_sequences}
+        types: dict[str, Any] = {"item": np.int64, "click": np.bool_}
+        nothing = schema(self.optional).empty_table()
+        with writing(folder), ExitStack() as stack:
+            staging.mkdir(parents=True)
+            np.save(staging / "user.npy", np.arange(len(counts), dtype=np.int64))
+            np.save(staging / "offsets.npy", np.concatenate(([0], np.cumsum(counts))))
+            files = {}
+            for name, ours in of_log.items():
+                file = stack.enter_context((staging / f"{ours}.npy").open("wb"))
+                kind = types.setdefault(name, column_values(nothing, name).dtype)
+                form = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (n_rows,)}
+                np.lib.format.write_array_header_1_0(file, form)
+                files[name] = file
+            for rows in self.stretches(list(dict.fromkeys((*self.metadata.key, *of_log))), ROWS):
+                is_asked = (rows["arm"] == arm) & (rows["t"] < before)
+                for name, file in files.items():
+                    values = rows[name] == 1 if name == "click" else rows[name]
+                    file.write(values[is_asked].astype(types[name]).tobytes())
+        adopt(staging, folder, last="user.npy")
+
+    def _index_of(self, arm: str | None) -> int:
+        """The index of an arm.
+
+        Raises:
+            LogError: there is none of this name.
+        """
+        if arm not in self.metadata.arms:
+            raise LogError(f"no arm {arm!r} in this log; it has {list(self.metadata.arms)}")
+        return self.metadata.arms.index(arm)
+
+    @property
+    def _of_sequences(self) -> list[str]:
+        """The further columns that `sequences` has."""
+        always = ["session", "request", "position", "propensity", "watch", "duration"]
+        return [*always, *(name for name in (TAB, *self.kinds) if name in self.optional)]
 
     def validate(self) -> None:
         """Check every rule on every row; memory does not grow with the log.

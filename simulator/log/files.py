@@ -32,6 +32,7 @@ __all__ = [
     "adopt",
     "csv_text",
     "load_arrays",
+    "mapped",
     "partitions",
     "read_json",
     "save_arrays",
@@ -217,6 +218,18 @@ def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, n
         np.load(stream, allow_pickle=False) as stored,
     ):
         return {name: stored[name] for name in (stored.files if names is None else names)}
+
+
+def mapped(path: Path) -> npt.NDArray[Any]:
+    """An array that `numpy.save` wrote, mapped into memory; what is written into it here stays in
+    this process.
+
+    Raises:
+        FileError: it is missing or damaged.
+    """
+    with reading(path):
+        array = np.load(path, mmap_mode="c")
+        return array.view(np.ndarray)  # type: ignore[no-any-return]
 
 
 def remove(folder: Path) -> None:

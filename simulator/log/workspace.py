@@ -128,6 +128,13 @@ class Workspace:
         return self.work / "future.parquet"
 
     @property
+    def past_sequences(self) -> Path:
+        """Folder of what policies are fitted on: the history by users, as arrays that are mapped
+        into memory.
+        """
+        return self.work / "sequences.d"
+
+    @property
     def scenario(self) -> Path:
         """The resolved scenario."""
         return self.root / "scenario.yaml"

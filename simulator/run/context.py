@@ -210,26 +210,18 @@ class Context:
 
     @cached_property
     def sequences(self) -> Sequences:
-        """The history, every user's."""
+        """The history, every user's, mapped into memory."""
         history = self.source.history
         assert history is not None
-        return history.sequences(HISTORY, before=0)
+        folder = self.workspace.past_sequences
+        sequences = history.map_sequences(folder, HISTORY, before=0)
+        self.workspace.ledger.hold([folder])
+        return sequences
 
     @cached_property
     def lesson(self) -> Sequences:
-        """What every policy is fitted on: the history, or that of `fits.users` of its users, of
-        which no more than these is ever in memory.
-        """
-        is_learned = self.scenario.fits.learned_from(self.seed, self.catalogue.n_users)
-        if is_learned is None:
-            return self.sequences
-        history = self.source.history
-        assert history is not None
-        kept = [
-            pa.Table.from_batches([batch]).filter(is_learned[batch["user"].to_numpy()])
-            for batch in history.batches()
-        ]
-        return EventLog(history.metadata, pa.concat_tables(kept)).sequences(HISTORY, before=0)
+        """What every policy is fitted on: the history, or that of `fits.users` of its users."""
+        return self.scenario.fits.lesson(self.seed, self.sequences, self.catalogue.n_users)
 
     @cached_property
     def needs(self) -> Needs:

@@ -193,7 +193,8 @@ class Data(ConfigSection):
     path: Reference | None = Field(
         default=None,
         description=(
-            "file or folder; relative to ABTEST_DATA, the scenario's folder or ../shared/data"
+            "file or folder; relative to ABTEST_DATA, the scenario's folder or ../shared/data; or"
+            " an address, such as s3://bucket/log"
         ),
     )
     history_days: Annotated[int, Field(ge=1, le=MAX_DAYS)] = Field(
