@@ -9,7 +9,8 @@ from simulator.log.eventlog import EventLog
 from simulator.log.items import ItemFacts
 from simulator.log.metadata import Metadata
 from simulator.log.metrics import METRICS, MetricError, chosen, metric
-from simulator.stats.unit_table import TableError
+from simulator.stats.contrasts import TableMoments
+from simulator.stats.unit_table import TableError, UnitTable
 from simulator.stats.units import read
 from tests.worlds import hand_counted_log
 
@@ -138,6 +139,19 @@ def test_a_log_without_days_is_one_stretch_of_time() -> None:
         [[6.5, 0.5, 0], [0, 13.0, 0]],
     )
     assert days.by("user").numerators["hit_rate@1"].tolist() == [[3, 0, 0], [0, 0, 0]]
+
+
+def test_a_day_without_a_denominator_in_either_of_two_arms_is_no_unit() -> None:
+    """The third arm has one on each day; on the second day neither of the others does."""
+    known = {"rate": metric("click_rate")}
+    top = np.array([[1.0, 0, 3, 2], [2.0, 0, 4, 1], [5.0, 5, 5, 6]])
+    bottom = np.array([[4.0, 0, 6, 7], [5.0, 0, 8, 0], [9.0, 9, 8, 9]])
+    table = UnitTable("day", ("a", "b", "c"), known, {"rate": top}, {"rate": bottom})
+    for arm, days in (("b", [0, 2, 3]), ("c", [0, 1, 2, 3])):
+        part = TableMoments(table.where(np.array(days)), {}).moments("rate", "a", arm)
+        found = TableMoments(table, {}).moments("rate", "a", arm)
+        assert found.n_units == len(days)
+        assert (found.lift, found.variance) == pytest.approx((part.lift, part.variance))
 
 
 def test_a_ratio_of_two_metrics() -> None:

@@ -31,7 +31,7 @@ from simulator.stats import (
     wrong,
 )
 from simulator.stats import audit as audits
-from simulator.stats.analyses import ANALYSES
+from simulator.stats.analyses import ANALYSES, _values, _written_out
 from simulator.stats.randomise import Outcomes, draws
 from simulator.stats.rule import Rule
 from simulator.stats.unit_table import TableError, UnitTable
@@ -369,6 +369,34 @@ def test_looking_every_day_is_honest_on_the_run(audit_of_log: audits.Audit) -> N
         assert look.error.low < 0.05, look
     strict = [look.error.value for look in audit_of_log.looking if look.rule == "always_valid"]
     assert max(strict) < 0.05
+
+
+def test_a_ratio_is_permuted_on_one_scale_and_bootstrapped_on_each_arms_own() -> None:
+    random = np.random.default_rng(2)
+    control, treatment = (list(random.gamma(2.0, 1.0, (2, 9))) for _ in range(2))
+    together = moments.linearised_alike(tuple(control), tuple(treatment))
+    apart = moments.linearised(*control), moments.linearised(*treatment)
+    for common, expected in ((True, together), (False, apart)):
+        found = _values(control, treatment, common)
+        assert [one.tolist() for one in found] == [one.tolist() for one in expected]
+    assert together[0].tolist() != apart[0].tolist()
+    found = _values(control[:1], treatment[:1], True)
+    assert [one.tolist() for one in found] == [control[0].tolist(), treatment[0].tolist()]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_samples_are_written_out_user_by_user(paired: bool) -> None:
+    """Heads keep their arm; under the null tails change places (twins) or are the control's own."""
+    control, treatment = (np.array([1.0, 2, 3]),), (np.array([10.0, 20, 30]),)
+    o = Outcomes("x", "b", control, treatment, control, treatment, None)
+    heads, tails = np.array([[2.0, 0, 1]]), np.array([[0.0, 1, 1]])
+    (null,), (effect,) = _written_out(o, heads, tails, paired=paired, common=False)
+    if paired:
+        assert [one.tolist() for one in null] == [[1, 1, 3, 20, 30], [10, 10, 30, 2, 3]]
+        assert [one.tolist() for one in effect] == [[1, 1, 3, 2, 3], [10, 10, 30, 20, 30]]
+    else:
+        assert [one.tolist() for one in null] == [[1, 1, 3], [2, 3]]
+        assert [one.tolist() for one in effect] == [[1, 1, 3], [20, 30]]
 
 
 def test_resampling_is_audited_on_request(paired_days: UserDays) -> None:

@@ -74,6 +74,7 @@ def test_users_missing_of_one_fit_are_found(
     if lost:
         p = 2 * float(stats.chi2_contingency([[n, n - lost], [0, lost]]).pvalue)
     assert found.status == status
+    assert ("users of a fit are missing" in found.meaning) == bool(lost)
     assert f"{n} : {n - lost} in b; chi-square p = {p:.3g}" in found.value
 
 

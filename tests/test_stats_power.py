@@ -302,7 +302,9 @@ def test_intervals_of_days_hold_the_true_days_as_often_as_they_say() -> None:
 def test_days_of_a_ratio_are_tied_to_its_users() -> None:
     days = units.read(paired_log(), ("click", "click_rate"))
     pilot = power.pilot(days.by("user"), "click_rate", "a", "b")
-    for design, duration in durations.durations(days, "click_rate", "a", "b").items():
+    found = durations.durations(days, "click_rate", "a", "b")
+    assert {"paired", "split"} <= set(found)
+    for design, duration in found.items():
         spread = pilot.relative_error(design, 1) ** 2
         assert duration.spread[0] == pytest.approx(spread, rel=1e-9), design
 
