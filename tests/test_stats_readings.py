@@ -31,6 +31,35 @@ def german(x: float) -> str:
 
 
 @pytest.mark.parametrize(
+    ("texts", "is_clear"),
+    [
+        (["900", "1.234", "12.500"], False),
+        (["900", "1.234", None, "0", "-999"], False),
+        (["1.234", "12.500", None], True),  # who writes three decimals writes them always
+        (["900", "800"], True),
+        (["1000", "1.234"], True),  # thousands would have a dot
+        (["900", "0.500"], True),
+        (["900", "1.2345"], True),
+        (["900", "1234.567"], True),
+        (["900", "1.234", "2.5"], True),
+        ([*["1.234"] * 1000, "7", "1.5"], True),
+    ],
+)
+def test_a_dot_between_thousands_or_before_decimals(
+    texts: list[str | None], is_clear: bool
+) -> None:
+    if not is_clear:
+        with pytest.raises(UnreadableError, match="not clear"):
+            read_numbers(cells(texts))
+        return
+    reading = read_numbers(cells(texts))
+    assert reading is not None
+    expected = [np.nan if text is None else float(text) for text in texts]
+    assert reading.values == pytest.approx(np.array(expected), nan_ok=True)
+    assert reading.how == ""
+
+
+@pytest.mark.parametrize(
     ("write", "how"),
     [
         (str, ""),
