@@ -41,7 +41,7 @@ mutants: $(STAMP) .venv-mutants/.installed
 .venv-mutants/.installed: $(STAMP)
 	$(PYTHON) -m venv .venv-mutants
 	$(BIN)/python -c 'import site; print(f"import site; site.addsitedir({site.getsitepackages()[0]!r})")' > $$(.venv-mutants/bin/python -c 'import site; print(site.getsitepackages()[0])')/abtest.pth
-	.venv-mutants/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0
+	.venv-mutants/bin/python -m pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0 coverage==7.17.5
 	touch $@
 
 # Other packages that some tests compare with, each in an environment of its own because they need older libraries.

@@ -8,7 +8,8 @@
 cosmic-ray makes the mutants. On each one the tests of its room that name its module are tried,
 those first that speak of the changed function, until one fails or `SECONDS` of computing are over.
 So a mutant counts as killed only if a test failed on it, or ran into a limit far beyond that; a
-survivor may still die in tests that were not tried.
+survivor may still die in tests that were not tried. `--again` runs all tests of the room once under
+coverage, and tries on each survivor those that run its lines, the quickest first.
 
 Each worker has a copy of the working tree, so nothing here is touched, and has loaded what lies on
 the floors below the room, so that a mutant costs its tests and little else. A kernel of numba is
@@ -16,7 +17,7 @@ compiled anew for each mutant of its file: numba looks at a file's time and size
 tried is kept in `.mutants/`, and the next call goes on from there; delete the folder to begin anew.
 
 Some mutants change nothing that anybody could see. Those which a rule can tell are not made (types,
-decorators that compile); the others stand in `mutants.toml`, each with the reason.
+decorators that compile, guards); the others stand in `mutants.toml`, each with the reason.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -47,6 +47,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import coverage
 import pytest
 from cosmic_ray.ast import ast_nodes, get_ast_from_path
 from cosmic_ray.ast.ast_query import ASTQuery
@@ -66,6 +67,7 @@ ROOMS = {
         "table_files",
         "launches",
         "learned_metric",
+        "units",
     ),
     "simulator/offpolicy": ("offpolicy_*", "fidelity", "rollout", "pooled", "launches"),
     "policies/products.py": ("products", "retrieval", "nearest", "scored"),
@@ -76,6 +78,9 @@ SAMPLE = {"simulator/stats": 70, "simulator/offpolicy": 42, "policies/products.p
 UNSEEN = ("njit", "overload", "cache", "lru_cache")
 """Decorators without which a function returns the same."""
 
+GUARDS = ("frozen", "slots", "strict")
+"""Arguments that nothing but a mistake in a later change of the code would meet."""
+
 LIBRARIES = ("numba", "numpy", "pandas", "pyarrow", "pydantic", "scipy.stats", "statsmodels.api")
 BELOW = {
     "simulator/stats": ("policies.check", "simulator.users.choice", "simulator.log.eventlog"),
@@ -84,7 +89,7 @@ BELOW = {
 }
 """What is loaded once: it imports nothing of the room."""
 
-SECONDS, LIMIT, MEMORY = 15, 150, 12
+SECONDS, LIMIT, MEMORY = 20, 150, 12
 """Seconds of computing after which no further test is begun; after which a mutant counts as killed
 by a limit; GiB of address space. A mutant may ask for more memory than there is, or never end.
 """
@@ -97,6 +102,9 @@ Place = tuple[Path, int, int, int]
 
 Kept = dict[str, Any]
 """A mutant: its file, function and line, the line before and after, its outcome and the test."""
+
+Ran = dict[str, Any]
+"""Tests: the seconds that each computes, and the lines of each of our files that it runs."""
 
 
 def files(room: str) -> list[Path]:
@@ -112,11 +120,14 @@ def digest(*parts: bytes) -> str:
 
 
 def unseen(path: Path) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """Begin and end of what nobody can see when it changes: types, and decorators that compile."""
+    """Begin and end of what nobody can see when it changes: types, decorators that compile, and
+    guards.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         types = [getattr(node, "returns", None), getattr(node, "annotation", None)]
         decorators = getattr(node, "decorator_list", [])
         types += [one for one in decorators if any(name in ast.unparse(one) for name in UNSEEN)]
+        types += [node] if isinstance(node, ast.keyword) and node.arg in GUARDS else []
         for one in types:
             if one is not None:
                 # The @ of a decorator stands one place before it.
@@ -170,7 +181,7 @@ def describe(place: Place) -> Kept:
     tree = get_ast_from_path(path)
     before = tree.get_code()
     node = [node for node in ast_nodes(tree) if is_changed(node)][number]
-    lines = [node.start_pos[0], node.end_pos[0]]
+    line = node.start_pos[0]
     name, parent = ASTQuery(node).get_definition_name(), node.parent
     changed = operator.mutate(node, index)
     if changed is not node:
@@ -185,7 +196,8 @@ def describe(place: Place) -> Kept:
         high += 1
     return {
         "file": str(path.relative_to(ROOT)),
-        "lines": lines,
+        "line": line,
+        "statement": list(statement(before, line)),
         "in": name or "",
         "before": "\n".join(row.strip() for row in old[low : len(old) - high]),
         "after": "\n".join(row.strip() for row in new[low : len(new) - high]),
@@ -193,22 +205,43 @@ def describe(place: Place) -> Kept:
     }
 
 
+def statement(code: str, line: int) -> range:
+    """The lines of the innermost statement of a function that has this line; of a compound
+    statement its head alone. Empty where the line is outside of functions and runs at an import.
+    """
+    heads = [range(0)]
+    for function in ast.walk(ast.parse(code)):
+        if isinstance(function, ast.FunctionDef):
+            for node in (one for part in function.body for one in ast.walk(part)):
+                if isinstance(node, ast.stmt):
+                    body = getattr(node, "body", None)
+                    end = max(node.lineno, body[0].lineno - 1) if body else node.end_lineno
+                    heads.append(range(node.lineno, end + 1))
+    return min((head for head in heads if line in head), key=len, default=heads[0])
+
+
 # Which tests.
+
+FIXTURES = "fixtures"
+
+
+def of_room(room: str) -> list[Path]:
+    """The test files of a room."""
+    return [
+        path
+        for path in sorted((ROOT / "tests").glob("test_*.py"))
+        if any(fnmatch.fnmatch(path.stem.removeprefix("test_"), one) for one in ROOMS[room])
+    ]
 
 
 def tests_of(file: str) -> list[Path]:
     """The test files of the room that name the module; or else a module of ours that names it."""
-    patterns = next(tests for room, tests in ROOMS.items() if file.startswith(room))
-    of_room = [
-        path
-        for path in sorted((ROOT / "tests").glob("test_*.py"))
-        if any(fnmatch.fnmatch(path.stem.removeprefix("test_"), one) for one in patterns)
-    ]
+    tests = of_room(next(room for room in ROOMS if file.startswith(room)))
     modules = {dotted(file)}
-    if not any(modules & named(path) for path in of_room):
+    if not any(modules & named(path) for path in tests):
         every = [path for room in ROOMS for path in files(room)]
         modules = {dotted(str(path.relative_to(ROOT))) for path in every if modules & named(path)}
-    return [path for path in of_room if modules & named(path)] or of_room
+    return [path for path in tests if modules & named(path)] or tests
 
 
 def dotted(file: str) -> str:
@@ -241,6 +274,96 @@ def chosen(mutant: Kept) -> list[str]:
     return [test for *_, test in sorted(tests, key=lambda test: test[:2])]
 
 
+class Survey:
+    """Writes down which lines each test runs, and how long it computes."""
+
+    def __init__(self, tracer: coverage.Coverage) -> None:
+        self.tracer = tracer
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        self.test, begin = item.nodeid.split("[")[0], computed()
+        self.tracer.switch_context(self.test)
+        result = yield
+        self.seconds[self.test] += computed() - begin
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Iterator[None]:
+        # A test that computes longer than a mutant may is cut off: what it ran by then is known.
+        signal.signal(signal.SIGPROF, lambda *_: pytest.skip("the seconds are over"))
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        try:
+            return (yield)
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
+        # What a fixture of a whole file runs belongs to all tests of the file.
+        if fixturedef.scope != "function":
+            self.tracer.switch_context(FIXTURES)
+        result = yield
+        self.tracer.switch_context(self.test)
+        return result
+
+
+def survey(tests: Path) -> Ran:
+    """The tests of a file, each with its seconds and the lines of our modules that it runs."""
+    to = Path("survey.json")
+
+    def work() -> int:
+        folders = [name for name in ROOMS if Path(name).is_dir()]
+        tracer = coverage.Coverage(None, config_file=False, source=[*folders, "policies"])
+        noted = Survey(tracer)
+        tracer.start()
+        run = ["-q", "-p", "no:cacheprovider", str(tests.relative_to(ROOT))]
+        status = pytest.main(run, plugins=[noted])
+        tracer.stop()
+        data = tracer.get_data()
+        ran: Ran = {test: {"seconds": t, "lines": {}} for test, t in noted.seconds.items()}
+        for path in data.measured_files():
+            name = os.path.relpath(path)
+            for line, who in data.contexts_by_lineno(path).items():
+                for test in ran if FIXTURES in who else set(who) - {""}:
+                    ran[test]["lines"].setdefault(name, []).append(line)
+        to.write_text(json.dumps(ran))
+        return int(status)
+
+    if status := apart(work, LONGEST):
+        raise RuntimeError(f"{tests.name} fails without a mutant (pytest ended with {status})")
+    return json.loads(to.read_text())
+
+
+def surveyed(room: str, workers: int) -> Ran:
+    """What the tests of a room run; what has been found out is kept as long as nothing changes."""
+    code = [path.read_bytes() for name in ROOMS for path in files(name)]
+    kept = {
+        path: STATE / f"survey-{path.stem}-{digest(path.read_bytes(), *code)}.json"
+        for path in of_room(room)
+    }
+    new = [path for path in kept if not kept[path].exists()]
+    with multiprocessing.get_context("fork").Pool(workers, begin, (room,)) as pool:
+        for path, ran in zip(new, pool.imap(survey, new), strict=True):
+            kept[path].write_text(json.dumps(ran))
+            print(f"{path.name}: {sum(one['seconds'] for one in ran.values()):.0f} s", flush=True)
+    return {
+        test: ran for path in kept.values() for test, ran in json.loads(path.read_text()).items()
+    }
+
+
+def running(mutant: Kept, ran: Ran) -> list[str]:
+    """The tests that a mutant has to survive at last, the quickest first: those that run its lines;
+    where none is seen to (what runs at an import, and kernels) those that run any of its file; or
+    else all of the room.
+    """
+    lines = {test: set(one["lines"].get(mutant["file"], ())) for test, one in ran.items()}
+    own = set(mutant["statement"])
+    tests = [test for test in ran if lines[test] & own] or [test for test in ran if lines[test]]
+    return sorted(tests or ran, key=lambda test: ran[test]["seconds"])
+
+
 # The work of one worker.
 
 
@@ -260,7 +383,12 @@ def begin(room: str) -> None:
         importlib.import_module(name)
 
 
-def apart(work: Callable[[], int]) -> int:
+def computed() -> float:
+    """Seconds of computing of this process and of those that it waited for."""
+    return sum(os.times()[:4])
+
+
+def apart(work: Callable[[], int], limit: int) -> int:
     """The status of a process that does this: its exit code, or less than 0 for a signal."""
     pid = os.fork()
     if not pid:
@@ -270,7 +398,7 @@ def apart(work: Callable[[], int]) -> int:
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), 1)
                 os.dup2(nowhere.fileno(), 2)
-            resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY << 30, MEMORY << 30))
             signal.alarm(LONGEST)
             status = int(work())
@@ -286,7 +414,7 @@ class Watch:
     """Writes down the first test that failed, and stops when the seconds are over."""
 
     def __init__(self, to: Path) -> None:
-        self.to, self.end = to, time.process_time() + SECONDS
+        self.to, self.end = to, computed() + SECONDS
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -295,20 +423,20 @@ class Watch:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed and not self.to.exists():
             self.to.write_text(report.nodeid)
-        elif time.process_time() > self.end:
+        elif computed() > self.end:
             pytest.exit("the seconds are over", 0)
 
 
 def attempt(mutant: Kept) -> Kept:
     """Run its tests on a mutant, and say what became of it."""
     path, note = Path(mutant["file"]), Path("killer")
-    tests = chosen(mutant)
+    tests = mutant.pop("tests")
     note.unlink(missing_ok=True)
     original, times = path.read_bytes(), path.stat()
     path.write_text(mutant.pop("code"), encoding="utf-8")
     try:
         run = ["-x", "-q", "-p", "no:cacheprovider", *tests]
-        status = apart(lambda: pytest.main(run, plugins=[Watch(note)]))
+        status = apart(lambda: pytest.main(run, plugins=[Watch(note)]), LIMIT)
     finally:
         path.write_bytes(original)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -355,7 +483,7 @@ def report(results: list[Kept]) -> int:
         survivors = [one for one in done if one["outcome"].startswith("survived")]
         alive = [one for one in survivors if name(one) not in equivalent]
         for one in alive if room else ():
-            print(f"{one['file']}:{one['lines'][0]} in {one['in']}: {one['outcome']}")
+            print(f"{one['file']}:{one['line']} in {one['in']}: {one['outcome']}")
             print(f"  - {one['before']}\n  + {one['after']}")
         killed, limits = len(done) - len(survivors), sum("limit" in one["outcome"] for one in done)
         if n := killed + len(alive):
@@ -406,12 +534,14 @@ def main() -> int:
     if pending and not options.report:
         for room in ROOMS:
             own = [one for one in pending if one["file"].startswith(room)]
+            ran = surveyed(room, options.workers) if own and options.again else {}
+            own = [one | {"tests": running(one, ran) if ran else chosen(one)} for one in own]
             with multiprocessing.get_context("fork").Pool(options.workers, begin, (room,)) as pool:
                 for n, one in enumerate(pool.imap_unordered(attempt, own), 1):
                     done[one["number"]] = one
                     with tried.open("a") as kept:
                         kept.write(json.dumps(one) + "\n")
-                    place = f"{one['file']}:{one['lines'][0]}"
+                    place = f"{one['file']}:{one['line']}"
                     print(f"{n}/{len(own)} {one['outcome']} {place} {one['test']}", flush=True)
             control({one["test"] for one in done.values() if one["file"].startswith(room)} - {""})
     return report(list(done.values()))
