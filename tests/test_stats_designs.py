@@ -148,6 +148,45 @@ def test_users_whose_days_differ_by_chance_add_their_own_variance_and_no_other()
     assert variance == pytest.approx(25 / 3 * 2 / 100 / n, rel=0.12)
 
 
+def test_users_of_a_switchback_are_those_that_leave_room_for_its_days() -> None:
+    """Seven days, of which three are treated, in each of the 35 ways: what falls with users, beside
+    what does not, against Student's law of days - 2.
+    """
+    rng = np.random.default_rng(7)
+    cube = rng.gamma(4, 2.5, (2, 300, 7)) * np.linspace(0.99, 1.01, 7)
+    cube[1] *= 1.2
+    own, lifts = [], []
+    for treated in itertools.combinations(range(7), 3):
+        m = moments.paired(
+            np.delete(cube[0], treated, axis=1).mean(axis=1), cube[1][:, treated].mean(axis=1)
+        )
+        own.append(m.variance / m.control**2)
+        lifts.append(m.lift)
+    by_users = np.mean(own)
+    by_days = max(np.var(lifts) - by_users, 0.0)
+    said = switchback_of(cube)
+    assert said.relative_error == pytest.approx(np.sqrt(by_users + by_days))
+    room = (said.effect / verdict.noncentrality(5.0)) ** 2 - by_days
+    assert said.users_needed == pytest.approx(np.ceil(by_users * 300 / room), abs=1)
+    assert said.note == "7 days; at best, without carry-over"
+
+
+def test_users_of_an_interleaved_test_are_those_of_a_paired_one() -> None:
+    """Credits of both arms: their difference by their mean, with its own standard error."""
+    days = units.read(interleaved_log(150, 0.5), ("click",))
+    a, b = days.by("user").numerators["click"].astype(float)
+    middle = (a.mean() + b.mean()) / 2
+    error = (b - a).std(ddof=1) / np.sqrt(len(a)) / middle
+    said = designs.interleaved_sensitivity(days, "click", "a", "b")
+    assert said.effect == pytest.approx((b.mean() - a.mean()) / middle)
+    assert said.relative_error == pytest.approx(error)
+    n = said.users_needed
+    spread = error * np.sqrt(len(a))
+    for users, is_enough in ((n, True), (n - 1, False)):
+        shown = verdict.noncentrality(users - 1) * spread / np.sqrt(users)
+        assert (shown <= said.effect) == is_enough
+
+
 def test_days_that_differ_for_everybody_are_what_no_number_of_users_helps_against() -> None:
     """Users are all alike, days are not: the error is the spread of the estimates over all 20 ways
     to give three of six days to an arm.
