@@ -442,6 +442,8 @@ def attempt(mutant: Kept) -> Kept:
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
     killer = note.read_text() if note.exists() else ""
+    if status == pytest.ExitCode.USAGE_ERROR:  # a file of tests cannot be imported any more
+        killer = tests[0]
     if status > 0 and not killer:
         raise RuntimeError(f"pytest ended with {status} and no failure: {' '.join(tests)}")
     survived = "survived" if status == 0 else "killed by a limit"
