@@ -4,9 +4,11 @@ cut.
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 
@@ -65,6 +67,24 @@ def test_parts_are_cut_between_users_alike_under_all_shards(
         assert listed[part.relative_to(cut[0]).as_posix()].rows == alone.n_rows
     who = np.arange(1, whole.metadata.n_users, 2)
     assert log.of_users(who).table.equals(whole.of_users(who).table)
+
+
+def test_a_run_is_one_table_to_other_programs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    polars = pytest.importorskip("polars")
+    monkeypatch.setattr(workspace, "PART_USERS", 7)
+    folder = lived(tmp_path, 2, {}) / "log"
+    log = EventLog.open(folder)
+    ours = Counter(log.metadata.arms[arm] for arm in log.table["arm"].to_pylist())
+    read = polars.scan_parquet(folder).collect()
+    assert read.select(log.table.column_names).height == log.n_rows
+    theirs = Counter(name.partition("~")[0] for name in read["arm_name"])
+    assert theirs == ours
+    assert (read["user"] - read["first_user"]).is_between(0, 6).all()
+    query = f"SELECT arm_name FROM '{folder}/**/*.parquet'"
+    rows = duckdb.sql(query).fetchall()
+    assert Counter(name.partition("~")[0] for (name,) in rows) == ours
 
 
 def test_the_log_of_an_earlier_version_is_read_in_the_order_of_its_arms(tmp_path: Path) -> None:
