@@ -204,7 +204,8 @@ class Workspace:
 
     def history(self, n_users: int) -> EventLog | None:
         """The log of what happened before the A/B; None until all of its parts are written."""
-        parts = self.parts(HISTORY, n_users, (0, n_users))
+        firsts = range(0, n_users, PART_USERS)  # one part at a time: of many users there are many
+        parts = (self.parts(HISTORY, n_users, (first, first + 1))[0] for first in firsts)
         is_whole = all(present(part.path) for part in parts)
         return EventLog.open(self.arm(HISTORY)) if is_whole else None
 
