@@ -45,6 +45,7 @@ def test_names_are_listed_without_importing_any_policy() -> None:
             "base",
             "booleans",
             "calls",
+            "clock",
             "context",
             "lending",
             "plugins",

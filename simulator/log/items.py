@@ -66,9 +66,8 @@ class ItemFacts:
         Raises:
             FileError: as `beside`.
         """
-        folders = log.parts[0].resolve().parents if log.parts else ()
-        homes = [folder.parent for folder in folders if folder.name == "log"]
-        return cls.beside(homes[0] if homes else None, log.metadata)
+        run = Workspace.of_log(log)
+        return cls.beside(None if run is None else run.root, log.metadata)
 
     @classmethod
     def beside(cls, home: Path | None, meta: Metadata) -> ItemFacts:

@@ -100,6 +100,13 @@ class Workspace:
 
     root: Path
 
+    @classmethod
+    def of_log(cls, log: EventLog) -> Workspace | None:
+        """The run whose log it is, or a part of whose log; None for a log that lies alone."""
+        folders = log.parts[0].resolve().parents if log.parts else ()
+        homes = [folder.parent for folder in folders if folder.name == "log"]
+        return cls(homes[0]) if homes else None
+
     @property
     def log(self) -> Path:
         """Folder of the finished event log, a part for each arm and PART_USERS users."""

@@ -155,10 +155,9 @@ class Lived:
         Raises:
             FileError: it is missing or damaged.
         """
-        uploaded = ItemFacts.of_log(log).uploaded
-        if log.metadata.scenario.get("items") is None or uploaded is None or not log.parts:
+        uploaded, run = ItemFacts.of_log(log).uploaded, Workspace.of_log(log)
+        if log.metadata.scenario.get("items") is None or uploaded is None or run is None:
             return None
-        run = Workspace(log.parts[0].resolve().parent.parent)
         run.ledger.check_one(run.lived)
         arrays = load_arrays(run.lived)
 
