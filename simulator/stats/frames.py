@@ -642,12 +642,10 @@ class _Sheet:
         values = self.read[column].values
         bad = np.flatnonzero(np.isinf(values) if may_miss else ~np.isfinite(values))
         if len(bad):
-            cell = self.rows.cells(column)[int(bad[0])]
-            blank = not cell.is_valid or (str(cell) == "nan" and not self.rows.text)
+            row = int(bad[0])
             raise TableError(
-                f"{self.rows.place(int(bad[0]))}: column {column!r}"
-                f" {'has no value' if blank else f'is {cell}'}; such values: {len(bad):,}; fill"
-                " them (a user without events has 0) or drop them"
+                f"{self.rows.place(row)}: column {column!r} {self.rows.said(column, row)}; such"
+                f" values: {len(bad):,}; fill them (a user without events has 0) or drop them"
             )
         largest = float(np.abs(values[~np.isnan(values)]).max(initial=0.0))
         if largest and not SMALLEST <= largest <= LARGEST:

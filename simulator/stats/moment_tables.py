@@ -159,12 +159,11 @@ class Sheet(ABC):
         broken = np.flatnonzero(~holds)
         if len(broken):
             row = int(broken[0])
-            cell = self.rows.cells(column)[row]
-            value = f"is {cell}" if cell.is_valid and str(cell).strip() else "has no value"
             more = f" ({len(broken):,} such rows)" if len(broken) > 1 else ""
             hint = f"; {advice}" if advice else ""
             raise TableError(
-                f"{self.rows.place(row)}: column {column!r} {value}: {rule}{more}{hint}"
+                f"{self.rows.place(row)}: column {column!r} {self.rows.said(column, row)}:"
+                f" {rule}{more}{hint}"
             )
 
     def first_two(self, sums: tuple[str, str], means: tuple[str, str]) -> tuple[Floats, Floats]:
@@ -192,7 +191,7 @@ class Sheet(ABC):
                     ~(left < -SLACK * squares),
                     f"a sum of squares is at least {sums[0]}^2 / {self.count}",
                 )
-                lost = (np.abs(left) < FEW_DIGITS * squares) & (left != 0)
+                lost = (left < FEW_DIGITS * squares) & (left != 0)
                 self._hold(
                     sums[1],
                     ~lost,
@@ -466,11 +465,11 @@ class Sheet(ABC):
             for past in pasts:
                 self._taken(past, "left out", "twins have the same past, and it cancels")
             return {}
-        taken = {part for parts in result.parts.values() for part in parts}
+        outcomes = {name for name in result.variables if name not in pasts}
         adjusting: dict[str, list[str]] = {name: [] for name in result.metrics}
         for past in pasts:
             of = past.removesuffix(BEFORE)
-            for_all = of not in result.variables and of not in result.metrics
+            for_all = of not in outcomes and of not in result.metrics
             users = [of] if of in adjusting else list(adjusting) if for_all else []
             lacking = []
             for metric in users:
@@ -486,7 +485,7 @@ class Sheet(ABC):
                     f" {result.parts[lacking[0]][0]}_{past}_sum_product, or _covariance, and those"
                     " with the other covariates and a denominator"
                 )
-            if not users and of in taken:
+            if not users:
                 note = f"the past of {of!r}, which is no metric by itself"
             elif lacking:
                 note = f"no product with {', '.join(lacking)}, so that nothing is adjusted for it"

@@ -67,6 +67,12 @@ class Rows:
             )
         return self._read[column]
 
+    def said(self, column: str, row: int) -> str:
+        """What a cell says, in words: `is 7`, or `has no value`."""
+        cell = self.cells(column)[row]
+        is_blank = not str(cell).strip() or (str(cell) == "nan" and not self.text)
+        return f"is {cell}" if cell.is_valid and not is_blank else "has no value"
+
     def _getter(self, column: str) -> Callable[[], Cells]:
         getter = self.columns.get(column) or self.labels.get(column)
         if getter is None:
