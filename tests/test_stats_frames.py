@@ -14,8 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from simulator.log.metrics import Declared
 from simulator.report import user_table as tables
-from simulator.stats.frames import from_frame
+from simulator.stats.frames import from_frame, looks_from_frame, metric_of
+from simulator.stats.quantities import Quantity
 from simulator.stats.segments import DEPENDENT, dependence
 from simulator.stats.unit_table import TableError, UnitTable, levels
 
@@ -389,3 +391,300 @@ def test_digits_are_not_lost_without_a_word(
 def test_long_labels_with_leading_zeros_stay_labels() -> None:
     table = from_frame(users(bank=["01234567890123456789", "00000000000000000001"] * (N // 2)))
     assert "bank" in table.groups
+
+
+NAN = float("nan")
+
+
+def four(**columns: Any) -> pd.DataFrame:
+    """Four users, by turns in two arms."""
+    plain = {"user": [0, 1, 2, 3], "arm": ["c", "t", "c", "t"], "x": [1.0, 2.0, 3.0, 5.0]}
+    return pd.DataFrame({k: v for k, v in (plain | columns).items() if v is not None})
+
+
+RULE = "the table has no metric: give at least one numeric column besides user, arm and covariates"
+FILL = "fill them (a user without events has 0) or drop them"
+BOUNDS = (
+    "the largest of it: the largest figure of a column must be between 1e-60 and 1e+60, since"
+    " intervals need its fourth power; give it in another unit"
+)
+TWICE = (
+    "user 0 has several rows (row 2 is not the first), but not every user has exactly one row in"
+    " each of the 2 arms: give one row per user (split) or one row per user and arm for all users"
+    " (paired)"
+)
+
+
+@pytest.mark.parametrize(
+    ("table", "more", "message"),
+    [
+        (four(user=None), {}, "the table has no column 'user'; it has ['arm', 'x']"),
+        (four(arm=None), {}, "the table has no column 'arm'; it has ['user', 'x']"),
+        (four(arm="c"), {}, "column 'arm' has the arms ['c']: a comparison needs at least two"),
+        (four(), {"user": "arm"},
+         "column 'arm' is named for users and for arms: each has its own"),
+        (four().iloc[:0], {}, "the table has no rows"),
+        (four(x=None), {}, RULE),
+        (four(x=None, c=["a", "b"] * 2, e=["a"] * 4), {},
+         f"{RULE} (c: segment, 2 levels: a, b; e: left out, it is 'a' in every row)"),
+        (four(x=[*"abcd"]), {"metrics": ["x"]},
+         "column 'x' must be numeric; it holds large_string: a, ..."),
+        (four(x=[1, 2, NAN, NAN]), {},
+         f"row 2: column 'x' has no value; such values: 2; {FILL}"),
+        (four(x=[1, 2, 3, np.inf]), {}, f"row 3: column 'x' is inf; such values: 1; {FILL}"),
+        (four(x_before=[1, 2, 3, np.inf]), {},
+         f"row 3: column 'x_before' is inf; such values: 1; {FILL}"),
+        (four(x=[1, 2, -1e61, 3]), {}, f"row 2: column 'x' is -1e+61, {BOUNDS}"),
+        (four(x=[0, 0, 1e-61, 0]), {}, f"row 2: column 'x' is 1e-61, {BOUNDS}"),
+        (four(x_before=[NAN] * 4), {"covariates": ["x_before"]},
+         "column 'x_before' has no value: it cannot be a covariate"),
+        (four(x=["1", "2", "3", "z"]), {},
+         "row 3: column 'x' is 'z', no number, as most of the column are; such values: 1; write"
+         " plain numbers, such as 1234.5; or name 'x' as a segment if it is one, or the metrics"
+         " that you want"),
+        (four(), {"metrics": ["x"], "covariates": ["x"]},
+         "column 'x' is named as a metric and as a covariate: what the arms may change is no"
+         " covariate, which must be known before the test; name it as one"),
+        (four(), {"metrics": ["x"], "predictors": ["x"]},
+         "column 'x' is named as a metric and as a predictor: what the arms may change is no"
+         " predictor, which must be known before the test; name it as one"),
+        (four(), {"metrics": ["user"]},
+         "column 'user' is named as a metric, and is the column of users; name another one"),
+        (four(), {"groups": ["arm"]},
+         "column 'arm' is named as a segment, and is the column of arms; name another one"),
+        (four(), {"covariates": ["user"]},
+         "column 'user' is named as a covariate, and is the column of users; name another one"),
+        (four(), {"predictors": ["arm"]},
+         "column 'arm' is named as a predictor, and is the column of arms; name another one"),
+        (four(user=[0, 1, 0, 2], arm=[*"cctt"]), {}, TWICE),
+        (four(user=[0, 1, 0, 0], arm=[*"cctt"]), {}, TWICE),
+        (four(user=[0, 1, 0, 1], arm=[*"cttt"]), {}, TWICE),
+        (four(user=[3, 0, 0, 0], arm=[*"ctct"]), {}, TWICE),
+        (four(h=["a", "b", "a", None]), {"cluster": "h"},
+         "row 3: column 'h' has no value; every row must be in a cluster"),
+        (four(tags=[[1], [2], [3], [4]]), {"metrics": ["tags"]},
+         "column 'tags' must be numeric; it holds list<item: int64>: [1], ..."),
+        (four(tags=[None] * 4), {"metrics": ["tags"]},
+         "column 'tags' must be numeric; it holds null"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read_is_named(
+    table: pd.DataFrame, more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TableError) as error:
+        from_frame(table, **more)
+    assert str(error.value) == message
+
+
+def taken(table: UnitTable) -> dict[str, tuple[str, str]]:
+    """What the columns were taken for besides user, arm and x."""
+    return {name: use for name, use in said(table).items() if name not in ("user", "arm", "x")}
+
+
+@pytest.mark.parametrize("x", [[0.0] * 4, [1e60, 0, 0, 1], [1e-60, 0, 0, 0], [-1e60, 0, 0, 1]])
+def test_figures_up_to_the_bounds_are_read(x: list[float]) -> None:
+    assert from_frame(four(x=x)).numerators["x"].tolist() == x
+
+
+def test_a_past_with_missing_values_is_filled_and_says_so() -> None:
+    table = from_frame(four(x_before=[1, 2, NAN, 3], y_before=["1", "2", "3", None]))
+    how = "1 of 4 values missing: filled with the mean, and adjusted for an indicator of them, too"
+    assert taken(table) == {
+        "x_before": ("covariate", how),
+        "y_before": ("covariate", f"read from text; {how}"),
+    }
+    assert {name: column.tolist() for name, column in table.covariates.items()} == {
+        "x": [1, 2, 2, 3],
+        "x (missing)": [0, 0, 1, 0],
+        "y": [1, 2, 3, 2],
+        "y (missing)": [0, 0, 0, 1],
+    }
+
+
+def plain(values: Any) -> list[Any]:
+    """Labels and numbers, without their types."""
+    return [one if isinstance(one, str) else float(one) for one in values]
+
+
+@pytest.mark.parametrize(
+    ("columns", "more", "uses", "features"),
+    [
+        ({"y": [1, 2, 3, NAN], "z": ["a", "b", "a", None]},
+         {"metrics": ["x"], "predictors": ["y", "z"]},
+         {"y": ("predictor", "1 missing"), "z": ("segment", "3 levels: (blank), a, b")},
+         {"y": [1, 2, 3, NAN], "z": ["a", "b", "a", "(blank)"]}),
+        ({"y": ["1", "2", "3", "4"]}, {"metrics": ["x"], "predictors": ["y"]},
+         {"y": ("predictor", "read from text")}, {"y": [1, 2, 3, 4]}),
+        ({"y_before": [1, 2, 3, 4], "z": ["a", "b", "a", None]},
+         {"metrics": ["x"], "predictors": []},
+         {"y_before": ("covariate", ""), "z": ("segment", "3 levels: (blank), a, b")},
+         {"y_before": [1, 2, 3, 4], "z": ["a", "b", "a", "(blank)"]}),
+        ({"y_before": [1, 2, 3, 4], "z": ["a", "b", "a", "b"]},
+         {"metrics": ["x"], "predictors": ["y_before", "z"], "groups": []},
+         {"y_before": ("covariate", ""), "z": ("predictor", "2 labels")},
+         {"y_before": [1, 2, 3, 4], "z": ["a", "b", "a", "b"]}),
+        ({"y_before": [1, 2, 3, 4], "w_before": [NAN, 2, 3, 4]},
+         {"metrics": ["x"], "predictors": ["y_before", "w_before"], "covariates": []},
+         {"y_before": ("predictor", ""), "w_before": ("predictor", "1 missing")},
+         {"y_before": [1, 2, 3, 4], "w_before": [NAN, 2, 3, 4]}),
+        ({"y_before": [NAN, 2, 3, 4]}, {"metrics": ["x"], "predictors": ["y_before"]},
+         {"y_before": ("predictor", "1 missing")}, {"y_before": [NAN, 2, 3, 4]}),
+        ({"z": ["a", "b", "a", "b"]},
+         {"metrics": ["x"], "predictors": ["z"], "groups": ["z"]},
+         {"z": ("segment", "2 levels: a, b")}, {"z": ["a", "b", "a", "b"]}),
+        ({"y_before": [1, 2, 3, 4]},
+         {"metrics": ["x"], "predictors": ["y_before"], "covariates": ["y_before"]},
+         {"y_before": ("covariate", "")}, {}),
+    ],
+)  # fmt: skip
+def test_what_metrics_are_predicted_from(
+    columns: dict[str, Any], more: dict[str, Any], uses: Any, features: dict[str, Any]
+) -> None:
+    table = from_frame(four(**columns), **more)
+    assert taken(table) == uses
+    assert list(table.features) == list(features or ["y_before"])
+    for name, values in features.items():
+        assert str(plain(table.features[name])) == str(plain(values))
+    assert from_frame(four(**columns), metrics=["x"]).keys is None
+    assert table.keys is not None
+    assert len(set(table.keys.tolist())) == 4
+
+
+@pytest.mark.parametrize("n", [249, 250])
+def test_a_label_that_predicts_is_a_segment_up_to_250_levels(n: int) -> None:
+    frame = pd.DataFrame({"user": range(500), "arm": ["c", "t"] * 250, "x": np.arange(500) % 7})
+    table = from_frame(
+        frame.assign(z=[f"z{i % n}" for i in range(500)]), metrics=["x"], predictors=["z"]
+    )
+    expected = {249: ("segment", "249 levels"), 250: ("predictor", "250 labels")}
+    assert said(table)["z"] == expected[n]
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [
+        (np.arange(30), True),
+        (np.arange(30) + 7.0, True),
+        (np.arange(29), False),
+        (np.arange(30)[::-1], False),
+        (np.r_[np.arange(28), 27, 29], False),
+        (np.r_[np.arange(29), 30], False),
+        (np.arange(30) * 2, False),
+    ],
+)
+def test_thirty_numbers_in_order_are_those_of_the_rows(values: Any, numbers: bool) -> None:
+    n = len(values)
+    frame = pd.DataFrame({"user": range(n), "arm": (["c", "t"] * 15)[:n], "x": 1.5, "k": values})
+    assert said(from_frame(frame))["k"] == (
+        ("left out", "it numbers the rows") if numbers else ("metric", "")
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "numbers"),
+    [([3, 9, 1, 4], True), ([3, 9, 1, 3], False), ([3.5, 9, 1, 4], False)],
+)
+def test_a_column_called_row_number_has_whole_ones(values: Any, numbers: bool) -> None:
+    table = from_frame(four(row_number=values))
+    assert taken(table)["row_number"][0] == ("left out" if numbers else "metric")
+
+
+def test_pairs_are_in_one_order_of_users_whatever_that_of_the_rows() -> None:
+    frame = four(user=[7, 3, 3, 7], arm=["c", "t", "c", "t"], x_before=[1, 2, 2, 1])
+    table = from_frame(frame.assign(c=["k", "l", "l", "k"], d=["k", "l", "m", "k"]))
+    assert table.numerators["x"].tolist() == [[3.0, 1.0], [2.0, 5.0]]
+    assert table.covariates["x"].tolist() == [2, 1]
+    assert (table.groups["c"].tolist(), table.assigned) == (["l", "k"], None)
+    assert taken(table)["d"] == ("left out", "it differs between the rows of a user")
+
+
+def test_pasts_go_with_their_metrics() -> None:
+    frame = four(
+        y=[1, 2, 3, 5], x_before=[1, 2, 3, 4], y_before=[2, 2, 3, 4], z_before=[1, 2, 1, 2]
+    )
+    assert set(from_frame(frame).covariates) == {"x", "y", "z"}
+    some = from_frame(frame, metrics=["x"])
+    assert set(some.covariates) == {"x", "z"}
+    assert said(some)["y_before"] == ("left out", "the past of 'y', which is no metric")
+    ratio = from_frame(frame, metrics={"r": ("x", "y")})
+    assert set(ratio.covariates) == {"x", "y", "z"}
+    named = from_frame(frame, metrics=["x"], covariates=["y_before"])
+    assert (set(named.covariates), said(named)["x_before"]) == (
+        {"y"},
+        ("left out", "not asked for"),
+    )
+    declared = from_frame(frame, metrics=["x"], entries={"x": Declared(covariates=("y",))})
+    assert set(declared.covariates) == {"x", "y", "z"}
+    assert declared.metrics["x"].covariates == ("y",)
+
+
+def test_metrics_are_told_by_their_columns() -> None:
+    mean, ratio = metric_of("spent", "money"), metric_of("rate", ("clicks", "views"))
+    assert (mean.description, mean.measure, mean.numerator.name, mean.denominator) == (
+        "spent", "", "money", None,
+    )  # fmt: skip
+    assert (ratio.description, ratio.measure) == ("clicks per views", "ratio")
+    assert ratio.denominator is not None
+    assert (ratio.numerator.name, ratio.denominator.name) == ("clicks", "views")
+    assert ratio.numerator.columns == ("clicks",)
+    assert ratio.numerator.of({"clicks": np.array([3])}).tolist() == [3]
+    known = metric_of("watch_time", "seconds")
+    assert (known.description, known.measure) == ("time watched", "s")
+    figure = metric_of("p90", Quantity(np.max, "seconds", "views"))
+    assert (figure.description, figure.measure, figure.numerator.name) == (
+        "a figure of seconds, views", "", "seconds",
+    )  # fmt: skip
+    assert (figure.covariates, figure.is_figure) == ((), True)
+    for metric, higher in ((metric_of("errors", "n"), False), (metric_of("revenue", "n"), True),
+                           (metric_of("spot", "n"), None), (metric_of("q", ("errors", "n")), False),
+                           (metric_of("errors", Quantity(np.max, "n")), False),
+                           (metric_of("spot", Quantity(np.max, "n")), None)):  # fmt: skip
+        assert metric.higher_is_better is higher
+        assert metric.known_by == ("" if higher is None else "name")
+
+
+def daily(days: list[Any]) -> pd.DataFrame:
+    """Rows of three users: two of user 0, one of user 1, two of user 2 on one day."""
+    return pd.DataFrame(
+        {
+            "user": [0, 0, 1, 2, 2],
+            "arm": ["c", "c", "t", "c", "c"],
+            "day": days,
+            "x": [1.0, 2.0, 4.0, 8.0, 16.0],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "days",
+    [
+        [1, 9, 3, 3, 3],
+        ["1", "9.5", "3", "3", "3"],
+        ["2026-01-30", "2026-02-02", "2026-02-01 10:00", "2026-02-01", "2026-02-01 23:59"],
+    ],
+)
+def test_looks_are_the_sums_so_far(days: list[Any]) -> None:
+    """Days on which nobody has a row are no looks."""
+    looks, new = looks_from_frame(daily(days), "day")
+    assert [look.numerators["x"].tolist() for look in looks] == [[1, 0, 0], [1, 4, 24], [3, 4, 24]]
+    assert looks[-1].assigned is not None
+    assert looks[-1].assigned.tolist() == [0, 1, 0]
+    assert new.tolist() == [[1, 1, 0], [0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("days", "message"),
+    [
+        ([1, 2, None, 3, 3], "row 2: column 'day' has no value; every row must be of a day"),
+        ([1, "soon", 2, 3, 3],
+         "column 'day': days are numbers (0, 1, 2) or dates (2026-01-31); got 'soon'"),
+        (["2026-01-30", "1", "1", "1", "1"],
+         "column 'day': days are numbers (0, 1, 2) or dates (2026-01-31); got '2026-01-30'"),
+    ],
+)  # fmt: skip
+def test_days_that_are_none_are_named(days: list[Any], message: str) -> None:
+    with pytest.raises(TableError) as error:
+        looks_from_frame(daily(days), "day")
+    assert str(error.value) == message
+    with pytest.raises(TableError, match="'day' is named as a segment, and is the column of days"):
+        looks_from_frame(daily([1, 2, 3, 3, 3]), "day", groups=["day"])
