@@ -29,16 +29,15 @@ from policies.base import (
 )
 from policies.blocks import ROWS, one_thread
 from policies.continuation import Chosen, Continuation, Continued
-from policies.losses import Loss
+from policies.losses import Loss, Objective
 from policies.mixture import Mixture, TransitionCounts
 from policies.retrieval import Exact, Index, Search, shares
 from policies.train import Training
 from policies.vectors import NetworkPolicy, load_weights, weights_of
 from recgpt.model import GPT, Layer, Shape
 from recgpt.prompts import Prompts, converse, recent
-from recgpt.smoothing import Smoothing
 from recgpt.spectral import spectral
-from recgpt.tuning import Goal, pretrain, tune
+from recgpt.tuning import pretrain, tune
 from recgpt.validation import Validation
 from recgpt.walk import CHUNK, Merge, Reading, Walk, real_clicks
 
@@ -71,7 +70,6 @@ class PreTrain(NetworkPolicy):
             decomposition of the log.
         pretraining_loss: of pre-training; the paper's is `bce`.
         pretraining: epochs, batch, rate, early stopping by the NDCG@10 of each user's last click.
-        smoothing: of targets and inputs towards similar items, in both stages.
         counts: pool the network's probabilities with those of counted transitions, by the weight
             that is best on the validation clicks, with which epochs are compared, too (1 without
             validation); None = the network alone.
@@ -91,7 +89,6 @@ class PreTrain(NetworkPolicy):
     start: Literal["normal", "spectral"] = "normal"
     pretraining_loss: Loss = field(default_factory=lambda: Loss("softmax"))
     pretraining: Training = field(default_factory=lambda: Training(patience=3, epochs=60))
-    smoothing: Smoothing = field(default_factory=Smoothing)
     counts: TransitionCounts | None = None
     weight: float | None = None
     second: Literal["argmax", "marginal"] = "argmax"
@@ -186,14 +183,14 @@ class PreTrain(NetworkPolicy):
         log, n_items = self._log(sequences, validation), len(self.clicks_) - 1
         if self.start == "spectral":
             network.place(*spectral(log, n_items, self.shape.width, fitting.seed))
-        goal = Goal.of(self.pretraining_loss, self.smoothing, log, n_items, fitting.device)
+        objective = Objective(self.pretraining_loss, log.clicks(), n_items, fitting.device)
         validate = None
         if self.pretraining.patience and len(validation):
             walk = Walk(network, "items", False, self.clicks_, self.mixture_)
             read = partial(recent, window=0, length=self.shape.length)
             validate = validation.ndcg_of(walk, read, once=True)
         with one_thread():
-            pretrain(network, log, goal, self.pretraining, fitting, self.windows, validate)
+            pretrain(network, log, objective, self.pretraining, fitting, self.windows, validate)
 
     # Serving
 
@@ -415,7 +412,7 @@ class FineTune(PreTrain):
         if self.tuning.sample != self.pretraining.sample:
             validation = self._validation(sequences, self.tuning.sample, fitting.seed)
         log, n_items = self._log(sequences, validation), len(self.clicks_) - 1
-        goal = Goal.of(self.tuning_loss, self.smoothing, log, n_items, fitting.device)
+        objective = Objective(self.tuning_loss, log.clicks(), n_items, fitting.device)
         validate = None
         if self.tuning.patience and len(validation):
             read = partial(self._read, length=self.shape.length)
@@ -428,7 +425,7 @@ class FineTune(PreTrain):
                 log,
                 prompts,
                 source,
-                goal,
+                objective,
                 self.tuning,
                 fitting,
                 windows,

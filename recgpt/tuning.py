@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,14 +12,13 @@ import torch
 from torch import Tensor
 
 from policies.base import Fitting, IntArray, Sequences, right_aligned
-from policies.losses import Loss, Objective
+from policies.losses import Objective
 from policies.retrieval import Index
 from policies.sequence import pieces
 from policies.train import Training, TrainingState, train
 from recgpt.model import GENERATED, GPT, Layer
 from recgpt.prompts import Dialogues, Prompts, PromptSearch, Talk, converse, interleave
 from recgpt.rows import hidden_at
-from recgpt.smoothing import Neighbours, Smoothing
 
 
 class Lessons:
@@ -75,55 +73,24 @@ class Lessons:
         return tuple(torch.from_numpy(array).to(device) for array in arrays)
 
 
-@dataclass
-class Goal:
-    """What is minimised: the objective, and the neighbours that targets and inputs are smoothed
-    with, if any.
-    """
-
-    objective: Objective
-    neighbours: Neighbours | None
-
-    @classmethod
-    def of(
-        cls, loss: Loss, smoothing: Smoothing, log: Sequences, n_items: int, device: str
-    ) -> Goal:
-        """The goal of a stage that is trained on `log`.
-
-        Raises:
-            ValueError: soft targets for a loss that is not a softmax.
-        """
-        if smoothing.targets and loss.kind not in ("softmax", "sampled"):
-            raise ValueError(
-                f"the 'targets' of a smoothing belong to a softmax loss; got kind {loss.kind!r}"
-                f" with targets {smoothing.targets}"
-            )
-        clicks, neighbours = log.clicks(), None
-        if smoothing.targets > 0 or smoothing.inputs > 0:
-            neighbours = Neighbours(smoothing, clicks, n_items, device)
-        return cls(Objective(loss, clicks, n_items, device), neighbours)
-
-    def loss(
-        self, model: GPT, layer: Layer, batch: tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor]
-    ) -> Tensor:
-        """The mean loss over the positions that have a target."""
-        tokens, segments, targets, row, users = batch
-        if self.neighbours is not None and self.neighbours.smoothing.inputs:
-            tokens = self.neighbours.swap(tokens)
-        is_target = targets != 0
-        hidden = model.query(hidden_at(model, tokens, users, segments, is_target), layer)
-        vectors, target = model.vectors(layer), targets[is_target]
-        user_row = row[:, None].expand_as(targets)[is_target]
-        loss = self.objective(hidden, vectors, target, user_row)
-        if self.neighbours is not None and self.neighbours.smoothing.targets:
-            loss = loss + self.neighbours.penalty(hidden, vectors, target)
-        return loss
+def mean_loss(
+    objective: Objective,
+    model: GPT,
+    layer: Layer,
+    batch: tuple[Tensor, Tensor | None, Tensor, Tensor, Tensor],
+) -> Tensor:
+    """The mean of the objective over the positions of a batch that have a target."""
+    tokens, segments, targets, row, users = batch
+    is_target = targets != 0
+    hidden = model.query(hidden_at(model, tokens, users, segments, is_target), layer)
+    user_row = row[:, None].expand_as(targets)[is_target]
+    return objective(hidden, model.vectors(layer), targets[is_target], user_row)
 
 
 def pretrain(
     model: GPT,
     log: Sequences,
-    goal: Goal,
+    objective: Objective,
     training: Training,
     fitting: Fitting,
     cut: Literal["last", "all"],
@@ -138,7 +105,7 @@ def pretrain(
     def step(index: IntArray) -> Tensor:
         full = not model.shape.masked
         tokens, _, targets, row, users = lessons.batch(index, full, fitting.device)
-        return goal.loss(model, "items", (tokens, None, targets, row, users))
+        return mean_loss(objective, model, "items", (tokens, None, targets, row, users))
 
     train(
         model,
@@ -158,7 +125,7 @@ def tune(
     log: Sequences,
     prompts: Prompts,
     source: str,
-    goal: Goal,
+    objective: Objective,
     training: Training,
     fitting: Fitting,
     cut: Literal["last", "all"],
@@ -183,7 +150,7 @@ def tune(
         tokens, segments, targets, row, users = lessons.batch(index, full, fitting.device)
         if prompts.form == "tail" and prompts.window:
             tokens, segments = _replace_tail(model, tokens, segments, users, prompts.window)
-        return goal.loss(model, "output", (tokens, segments, targets, row, users))
+        return mean_loss(objective, model, "output", (tokens, segments, targets, row, users))
 
     is_anew = prompts.anew and prompts.between > 0 and source != "exposed"
     return train(

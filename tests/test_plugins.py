@@ -103,8 +103,8 @@ def test_hyper_parameters_are_checked_with_their_path() -> None:
         ("random", {"xyz": 3}, "'xyz'; it has none"),
         (
             "pretrain",
-            {"smoothing": {"xyz": 3}},
-            "'smoothing.xyz'; 'smoothing' has targets, inputs, neighbours",
+            {"counts": {"xyz": 3}},
+            "'counts.xyz'; 'counts' has neighbours, decay, markov, shrink, floor",
         ),
     ],
 )

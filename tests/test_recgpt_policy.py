@@ -25,9 +25,8 @@ from policies.vectors import weights_of
 from recgpt.model import GENERATED, GPT, REAL, Shape
 from recgpt.policy import FineTune, PreTrain, RecGPT, RecGPT1, _ragged
 from recgpt.prompts import Prompts, converse, interleave
-from recgpt.smoothing import Neighbours, Smoothing
 from recgpt.spectral import spectral
-from recgpt.tuning import Goal, Lessons
+from recgpt.tuning import Lessons
 from recgpt.validation import Validation
 
 SMALL = Shape(width=16, feedforward=32, length=12)
@@ -170,41 +169,6 @@ def test_who_clicks_nothing_gets_what_was_clicked_most_but_for_the_validation_cl
     expected = np.bincount(history.items[history.clicked], minlength=len(policy.clicks_))
     assert np.array_equal(policy.clicks_, expected)
     assert policy.clicks_.sum() < example.sequences.clicked.sum()
-
-
-def test_soft_targets_are_the_cross_entropy_with_a_soft_target(example: Example) -> None:
-    clicks = example.sequences.clicks()
-    goal = Goal.of(Loss("softmax"), Smoothing(targets=0.25, neighbours=3), clicks, 50, "cpu")
-    model = GPT(50, 60, SMALL).initialise(torch.Generator().manual_seed(0)).eval()
-    tokens, users = torch.tensor([[0, 3, 4], [7, 8, 9]]), torch.tensor([0, 1])
-    targets = torch.tensor([[0, 0, 5], [1, 0, 2]])
-    got = goal.loss(model, "items", (tokens, None, targets, torch.tensor([0, 1]), users))
-    assert goal.neighbours is not None
-    soft = torch.zeros(3, 51)
-    for row, item in enumerate((5, 1, 2)):
-        soft[row, item] = 1 - 0.25 * goal.neighbours.weights[item].sum()
-        soft[row].index_add_(0, goal.neighbours.ids[item], 0.25 * goal.neighbours.weights[item])
-    logits = model(tokens, users)[targets != 0] @ model.items.weight.T
-    logits[:, 0] = -1e9
-    torch.testing.assert_close(got, torch.nn.functional.cross_entropy(logits, soft))
-    with pytest.raises(ValueError, match="belong to a softmax loss"):
-        Goal.of(Loss("bce"), Smoothing(targets=0.25), clicks, 50, "cpu")
-
-
-def test_inputs_are_swapped_for_neighbours_at_their_rate(example: Example) -> None:
-    neighbours = Neighbours(
-        Smoothing(inputs=0.3, neighbours=4), example.sequences.clicks(), 50, "cpu"
-    )
-    tokens = torch.arange(51).repeat(400, 1)
-    torch.manual_seed(1)
-    swapped = neighbours.swap(tokens)
-    assert (swapped[:, 0] == 0).all()
-    able = neighbours.weights.sum(1) > 0
-    moved = (swapped != tokens)[:, able].double()
-    assert abs(float(moved.mean()) - 0.3) < 5 * (0.21 / moved.numel()) ** 0.5
-    for item in (1, 20, 50):
-        allowed = {item, *neighbours.ids[item][neighbours.weights[item] > 0].tolist()}
-        assert set(swapped[:, item].tolist()) <= allowed
 
 
 @pytest.mark.parametrize("mode", ["written", "released"])
