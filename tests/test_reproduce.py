@@ -22,6 +22,7 @@ from statsmodels.stats.multitest import multipletests
 from policies.base import Catalogue, Fitting, Policy, Sequences, silent
 from policies.bert4rec import BERT4Rec
 from policies.calls import CallError
+from policies.examples import chain
 from policies.losses import Loss
 from policies.registry import make
 from policies.stamp import STAMP
@@ -34,7 +35,7 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
 from simulator.page.blocks import Table
 from simulator.page.markdown import text
-from simulator.reproduce import ahead, artefacts, claims, curves
+from simulator.reproduce import ahead, artefacts, claims, curves, gallery
 from simulator.reproduce import result_tables as tables
 from simulator.reproduce.experiment import (
     Dataset,
@@ -909,3 +910,27 @@ def test_table_1_is_exact(data_root: Path) -> None:
     lines = [[cell.text for cell in row[:6]] for row in table.rows]
     assert ["beauty", "measured", "22,363", "12,101", "198,502", "8.9"] in lines
     assert ["sports", "measured", "35,598", "18,357", "296,337", "8.3"] in lines
+
+
+def test_the_gallery_measures_the_slate_and_the_set_by_the_last_click() -> None:
+    example = chain(1)
+    n_items = example.catalogue.n_items
+    log, clicked = example.sequences, example.sequences.clicked
+    counted, ranks = np.zeros(n_items + 1), []
+    users = []
+    for user in range(len(log)):
+        mine = np.arange(log.offsets[user], log.offsets[user + 1])
+        last = mine[clicked[mine]][-1]
+        before = mine[mine < last]
+        counted += np.bincount(log.items[before[clicked[before]]], minlength=n_items + 1)
+        if log.items[last] not in log.items[before]:
+            users.append((log.items[last], set(log.items[before].tolist())))
+    for target, seen in users:
+        others = (item for item in range(1, n_items + 1) if item not in seen)
+        ranks.append(sum(counted[item] > counted[target] for item in others))
+    found = gallery.measure(make("popularity"), log, example.catalogue)
+    # Items of equally many clicks may come in either order
+    assert found.set_hit_rate == (1.0, 0.0)
+    assert n_items <= gallery.SET
+    assert found.hit_rate[0] <= np.mean(np.array(ranks) < gallery.TOP)
+    assert 0 < found.ndcg[0] < found.hit_rate[0] < 1

@@ -47,27 +47,31 @@ SCENARIO = {
 }
 """The synthetic history that everything is measured on."""
 
+TOP, SET = 10, 60
+"""The items of a slate, and of the set that a ranker is given."""
+
 HEAD = (
     "Written by `abtest policies gallery`. Measured on the history of a synthetic world ({users:,}"
     " users, {items:,} items, {clicks:,} clicks, seed 1), with default parameters, on one core: fit"
     " is CPU seconds, requests are requests per CPU second in blocks of 1,024, 60 candidates each;"
-    " HR@10 and NDCG@10 are of each user's last click (one held-out item a user, all items ranked,"
-    " items seen before excluded), with the 95% interval over users. They say what a policy does"
-    " with clicks from a feed of that size; the paper's tables are in [results](results.md)."
-    " Machine: {machine}."
+    " HR@10, NDCG@10 and HR@60 (whether it is in the set that a ranker is given) are of each user's"
+    " last click (one held-out item a user, all items ranked, items seen before excluded), with the"
+    " 95% interval over users. They say what a policy does with clicks from a feed of that size;"
+    " the paper's tables are in [results](results.md). Machine: {machine}."
 )
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One policy on the gallery's history: CPU s of the fit, requests per CPU s, HR@10 and NDCG@10
-    with their 95% half-widths.
+    """One policy on the gallery's history: CPU s of the fit, requests per CPU s; HR@10, NDCG@10 and
+    HR@60, each with its 95% half-width.
     """
 
     fit: float
     requests: float
     hit_rate: tuple[float, float]
     ndcg: tuple[float, float]
+    set_hit_rate: tuple[float, float]
 
 
 def history() -> tuple[Sequences, Catalogue]:
@@ -84,9 +88,7 @@ def history() -> tuple[Sequences, Catalogue]:
         return sequences, load_catalogue(where.models / "catalogue.npz")
 
 
-def measure(
-    policy: Policy, sequences: Sequences, catalogue: Catalogue, k: int = 10, candidates: int = 60
-) -> Measured:
+def measure(policy: Policy, sequences: Sequences, catalogue: Catalogue) -> Measured:
     """Fit on all but each user's last click and what follows it; rank everything for that click."""
     training, users, last = _leave_last_click(sequences)
     target = sequences.items[last]
@@ -96,24 +98,20 @@ def measure(
     asked = policy.asked_context()
     requests = training.last(128, asked).rows(users)
     requests = requests.with_context(requests.context() | sequences.context_at(last, asked))
-    policy.recall(requests.rows(slice(0, 64)), candidates, 1)
-    ranked = np.zeros((len(users), candidates), dtype=np.int64)
+    policy.recall(requests.rows(slice(0, 64)), SET, 1)
+    ranked = np.zeros((len(users), SET), dtype=np.int64)
     began = time.process_time()
     for start in range(0, len(users), 1024):
         ranked[start : start + 1024] = policy.recall(
-            requests.rows(slice(start, start + 1024)), candidates, 1
+            requests.rows(slice(start, start + 1024)), SET, 1
         ).items
     served = time.process_time() - began
-    is_hit = ranked[:, :k] == target[:, None]
-    gain = (is_hit * discount(np.arange(k))).sum(axis=1)
+    is_hit = ranked == target[:, None]
+    gain = (is_hit[:, :TOP] * discount(np.arange(TOP))).sum(axis=1)
+    figures = is_hit[:, :TOP].any(axis=1), gain, is_hit.any(axis=1)
     half = 1.96 / np.sqrt(len(users))
-    hit = is_hit.any(axis=1)
-    return Measured(
-        fitted,
-        len(users) / served,
-        (hit.mean(), half * hit.std()),
-        (gain.mean(), half * gain.std()),
-    )
+    shares = ((each.mean(), half * each.std()) for each in figures)
+    return Measured(fitted, len(users) / served, *shares)
 
 
 def _leave_last_click(sequences: Sequences) -> tuple[Sequences, Any, Any]:
@@ -158,10 +156,13 @@ def document(head: str, measured: Mapping[str, Measured], names: Sequence[str]) 
     order = sorted(measured.items(), key=lambda pair: pair[1].hit_rate[0], reverse=True)
     rows = []
     for name, one in order:
-        shares = (f"{100 * mean:.2f} ± {100 * half:.2f}" for mean, half in (one.hit_rate, one.ndcg))
+        measures = (one.hit_rate, one.ndcg, one.set_hit_rate)
+        shares = (f"{100 * mean:.2f} ± {100 * half:.2f}" for mean, half in measures)
         cells = (Prose(f"`{name}`"), f"{one.fit:.1f}", whole(one.requests), *shares)
         rows.append([plain(cell) for cell in cells])
-    heads = columns("policy", "fit, s", "requests, 1/s", "HR@10, %", "NDCG@10, %")
+    heads = columns(
+        "policy", "fit, s", "requests, 1/s", f"HR@{TOP}, %", f"NDCG@{TOP}, %", f"HR@{SET}, %"
+    )
     figures = Section("measured", "What was measured", [Table("Measured", heads, rows)])
     return Document(
         title="The built-in policies",
