@@ -5,11 +5,10 @@
     make mutants MUTANTS=--again      # the survivors once more, after new tests
     make mutants MUTANTS='--seed 2 --only simulator/stats/power.py'
 
-cosmic-ray makes the mutants. On each one the tests of its room that name its module are tried,
-those first that speak of the changed function, until one fails or `SECONDS` of computing are over.
-So a mutant counts as killed only if a test failed on it, or ran into a limit far beyond that; a
-survivor may still die in tests that were not tried. `--again` runs all tests of the room once under
-coverage, and tries on each survivor those that run its lines, the quickest first.
+cosmic-ray makes the mutants. All tests of a room are run once under coverage; on each mutant those
+are tried that run its lines, the quickest first, until one fails or `SECONDS` of computing are
+over. So a mutant counts as killed only if a test failed on it, or ran into a limit far beyond that;
+a survivor may still die in tests that were not tried.
 
 Each worker has a copy of the working tree, so nothing here is touched, and has loaded what lies on
 the floors below the room, so that a mutant costs its tests and little else. A kernel of numba is
@@ -33,7 +32,6 @@ import math
 import multiprocessing
 import os
 import random
-import re
 import resource
 import shutil
 import signal
@@ -43,7 +41,6 @@ import tempfile
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +90,9 @@ SECONDS, LIMIT, MEMORY = 20, 150, 12
 """Seconds of computing after which no further test is begun; after which a mutant counts as killed
 by a limit; GiB of address space. A mutant may ask for more memory than there is, or never end.
 """
+
+LOOK = 4
+"""Seconds of computing that the survey looks at a test."""
 
 LONGEST = 3600
 """Seconds of a clock after which tests are ended that wait for something instead of computing."""
@@ -234,46 +234,6 @@ def of_room(room: str) -> list[Path]:
     ]
 
 
-def tests_of(file: str) -> list[Path]:
-    """The test files of the room that name the module; or else a module of ours that names it."""
-    tests = of_room(next(room for room in ROOMS if file.startswith(room)))
-    modules = {dotted(file)}
-    if not any(modules & named(path) for path in tests):
-        every = [path for room in ROOMS for path in files(room)]
-        modules = {dotted(str(path.relative_to(ROOT))) for path in every if modules & named(path)}
-    return [path for path in tests if modules & named(path)] or tests
-
-
-def dotted(file: str) -> str:
-    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-
-
-@cache
-def named(path: Path) -> set[str]:
-    """The modules that a file imports, and what it imports from modules, by their full names."""
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return names
-
-
-def chosen(mutant: Kept) -> list[str]:
-    """The tests that a mutant has to survive, those that speak of its function first."""
-    tests = []
-    for path in tests_of(mutant["file"]):
-        text = path.read_text(encoding="utf-8")
-        own = bool(mutant["in"]) and re.search(rf"\b{mutant['in']}\b", text) is not None
-        for node in ast.parse(text).body:
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                body = ast.get_source_segment(text, node) or ""
-                speaks = own and re.search(rf"\b{mutant['in']}\b", body) is not None
-                tests.append((not speaks, not own, f"tests/{path.name}::{node.name}"))
-    return [test for *_, test in sorted(tests, key=lambda test: test[:2])]
-
-
 class Survey:
     """Writes down which lines each test runs, and how long it computes."""
 
@@ -291,13 +251,22 @@ class Survey:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self) -> Iterator[None]:
-        # A test that computes longer than a mutant may is cut off: what it ran by then is known.
-        signal.signal(signal.SIGPROF, lambda *_: pytest.skip("the seconds are over"))
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        # A test that computes for long is cut off: what it ran by then is known.
+        self.is_cut = False
+        signal.signal(signal.SIGPROF, self.cut)
+        signal.setitimer(signal.ITIMER_PROF, LOOK)
         try:
             return (yield)
+        except BaseException:
+            if self.is_cut:  # what it made of that is no failure
+                pytest.skip("the seconds are over")
+            raise
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
+
+    def cut(self, *_: object) -> None:
+        self.is_cut = True
+        pytest.skip("the seconds are over")
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: Any) -> Iterator[None]:
@@ -354,7 +323,7 @@ def surveyed(room: str, workers: int) -> Ran:
 
 
 def running(mutant: Kept, ran: Ran) -> list[str]:
-    """The tests that a mutant has to survive at last, the quickest first: those that run its lines;
+    """The tests that a mutant has to survive, the quickest first: those that run its lines;
     where none is seen to (what runs at an import, and kernels) those that run any of its file; or
     else all of the room.
     """
@@ -536,8 +505,8 @@ def main() -> int:
     if pending and not options.report:
         for room in ROOMS:
             own = [one for one in pending if one["file"].startswith(room)]
-            ran = surveyed(room, options.workers) if own and options.again else {}
-            own = [one | {"tests": running(one, ran) if ran else chosen(one)} for one in own]
+            ran = surveyed(room, options.workers) if own else {}
+            own = [one | {"tests": running(one, ran)} for one in own]
             with multiprocessing.get_context("fork").Pool(options.workers, begin, (room,)) as pool:
                 for n, one in enumerate(pool.imap_unordered(attempt, own), 1):
                     done[one["number"]] = one
