@@ -14,7 +14,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from policies.integers import GROUP, ROWS, multiply
-from policies.products import Rough, _round, matmul, pad, pseudo_inverse, score_items, solve
+from policies.products import (
+    TINY,
+    Rough,
+    _diagonalise,
+    _kth_largest,
+    _lengths,
+    _round,
+    _solve,
+    matmul,
+    pad,
+    pseudo_inverse,
+    score_items,
+    solve,
+)
 from policies.retrieval import Exact, top_k
 
 
@@ -274,3 +287,210 @@ def test_a_pseudo_inverse_is_numpys_and_that_of_nan_is_nan(n: int) -> None:
     assert np.isnan(inverses[1, 0]).all()
     assert np.isfinite(inverses[0]).all()
     assert (pseudo_inverse(np.zeros((n, n))) == 0).all()
+
+
+def literal_shortlist(rough: Rough, queries: np.ndarray, k: int, seen: np.ndarray) -> list[list]:
+    """The candidates of each of a tile of `ROWS` queries, item after item in plain Python: steps of
+    1024 items, then of half as many as there were, in whole rounds of the buckets.
+    """
+    n, width = len(rough._ids), queries.shape[1]
+    buckets, margin = rough._n_buckets(k), int(np.ceil(2 * (width**0.5 + width / 256 + 1)))
+    words = _round(queries, (2**15 - 1 - width**0.5 / 2) / _lengths(queries))
+    words = np.pad(words, ((0, ROWS - len(words)), (0, 0)))
+    near = np.empty((ROWS, len(rough._groups) * GROUP), dtype=np.int16)
+    multiply(words.view(np.int32), rough._groups, 0, len(rough._groups), 15, near)
+    rows = range(len(queries))
+    for row in rows:
+        near[row, rough._places[seen[row][seen[row] > 0]]] = -(2**15)
+    best = np.full((len(queries), buckets), -(2**15), dtype=int)
+    bound = [-(2**15)] * len(queries)
+    end = multiplied = 0
+    while end < n:
+        start, step = end, max(1024, end // 2)
+        end = min(start + max(step // buckets, 1) * buckets, n)
+        if rough._largest[start] < min(bound) - margin:
+            continue
+        multiplied = end
+        for row in rows:
+            for place in range(start, end):
+                bucket = (place - start) % buckets
+                best[row, bucket] = max(best[row, bucket], near[row, place])
+            bound[row] = max(bound[row], sorted(best[row])[-k])
+    out = []
+    for row in rows:
+        lowest = max(bound[row] - margin, -(2**15) + 1)
+        places = [
+            place
+            for bucket in range(buckets)
+            for place in range(bucket, multiplied, buckets)
+            if near[row, place] >= lowest
+        ]
+        out.append(rough._ids[places].tolist())
+    return out
+
+
+@pytest.mark.parametrize(("k", "spread"), [(3, 0.0), (3, 0.5), (150, 0.2)])
+def test_a_shortlist_is_the_literal_one(k: int, spread: float) -> None:
+    """Of 35 queries, more than one block; the last tile is not full."""
+    rng = np.random.default_rng(k)
+    n, n_queries = 5000, 35
+    vectors = rng.standard_normal((n + 1, 8))
+    vectors *= np.exp(rng.normal(0, spread, (n + 1, 1)))
+    rough, queries = Rough(pad(vectors)), pad(rng.standard_normal((n_queries, 8)))
+    seen = rng.integers(0, n + 1, (n_queries, 20))
+    got, certain = rough.shortlist(queries, k, seen)
+    want = [
+        one
+        for at in range(0, n_queries, ROWS)
+        for one in literal_shortlist(rough, queries[at : at + ROWS], k, seen[at : at + ROWS])
+    ]
+    most = 3 * k + 64
+    assert got.shape[1] == min(max(map(len, want)), most)
+    assert certain.tolist() == [len(one) <= most for one in want]
+    for mine, theirs in zip(got, want, strict=True):
+        assert mine[mine > 0].tolist() == theirs[:most]
+
+
+def test_what_is_prepared_of_vectors_by_hand() -> None:
+    """Lengths 5, 13 and 0: the longest first; of equal ones the first."""
+    vectors = pad(np.array([[9, 9], [3, 4], [5, 12], [0, 0], [-4, 3]]))
+    rough = Rough(vectors)
+    assert vectors.shape == (5, 8)
+    scale = 2**15 - 1 - 8**0.5 / 2
+    assert rough.longest == 13.0
+    assert rough._ids.tolist() == [2, 1, 4, 3]
+    assert rough._places.tolist() == [-1, 1, 0, 3, 2]
+    largest = [scale, scale * 5 / 13, scale * 5 / 13, 0]
+    assert rough._largest.tolist() == [np.ceil(one + 8**0.5 / 2) for one in largest]
+    words = rough._groups.reshape(1, 4, GROUP, 2)[0].transpose(1, 0, 2).reshape(GROUP, 8)
+    assert words[:4, :2].tolist() == np.rint(scale / 13 * vectors[[2, 1, 4, 3], :2]).tolist()
+    assert not words[4:].any()
+    assert rough.error == 8**0.5 + 8 / 256 + 1
+    again = Rough.of(8, rough.arrays())
+    assert vars(again).keys() == vars(rough).keys()
+    for name, value in vars(rough).items():
+        np.testing.assert_array_equal(getattr(again, name), value)
+    nothing = Rough(pad(np.zeros((3, 2))))
+    assert nothing.longest == 0.0
+    assert nothing._largest.tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("k", "buckets"), [(1, 256), (128, 256), (129, 288), (144, 288), (145, 320), (1000, 2016)]
+)
+def test_buckets_are_twice_the_wanted_in_whole_groups_and_two_items_each(
+    k: int, buckets: int
+) -> None:
+    assert Rough._n_buckets(k) == buckets
+    for n, fits in ((2 * buckets - 1, False), (2 * buckets, True)):
+        assert Rough(np.ones((n + 1, 8), np.float32)).fits(k) is fits
+
+
+@pytest.mark.parametrize("length", [2.0**-41, 2.0**-40, 2.0**40, 2.0**41])
+def test_a_bound_holds_of_lengths_up_to_2_to_the_40_and_no_shorter_than_its_inverse(
+    length: float,
+) -> None:
+    """Of queries, of items, and of one row among others."""
+    holds = 2.0**-40 <= length <= 2.0**40
+    assert TINY == 2.0**-40
+    none = np.zeros((2, 0), dtype=np.int64)
+    units = np.eye(8, dtype=np.float32)
+    candidates, certain = Rough(units).shortlist(units[1:3] * [[1], [length]], 2, none)
+    assert certain.tolist() == [True, holds]
+    assert 1 in candidates[0]
+    _, certain = Rough(units * np.float32(length)).shortlist(units[1:3], 2, none)
+    assert certain.tolist() == [holds, holds]
+
+
+def test_the_k_th_largest_is_that_of_a_sort_or_the_floor() -> None:
+    random = np.random.default_rng(7)
+    for _ in range(60):
+        n = int(random.integers(1, 12))
+        values = random.integers(-4, 5, n).astype(np.int16)
+        if random.random() < 0.3:
+            values = random.integers(-(2**15), 2**15, n).astype(np.int16)
+        k = int(random.integers(1, n + 3))
+        for floor in (-(2**15), -2, 0, 2):
+            kth = sorted(values.tolist(), reverse=True)[k - 1] if k <= n else floor
+            assert _kth_largest(values, k, floor) == max(kth, floor)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("width", "n"), [(16, 5), (11, 5), (16, 1), (11, 1)])
+def test_products_are_added_as_a_tree_of_eight_whatever_is_missing(
+    dtype: type, width: int, n: int
+) -> None:
+    """Of a table and of one column; bit for bit."""
+    rng = np.random.default_rng(width)
+    rows = rng.standard_normal((3, width)).astype(dtype)
+    table = rng.standard_normal((width, n)).astype(dtype)
+    left = np.pad(rows, ((0, 0), (0, 16 - width)))
+    right = np.pad(table, ((0, 16 - width), (0, 0)))
+    p = left[:, :, None] * right
+    total = np.zeros((3, n), dtype)
+    for i in (0, 8):
+        low = (p[:, i] + p[:, i + 1]) + (p[:, i + 2] + p[:, i + 3])
+        high = (p[:, i + 4] + p[:, i + 5]) + (p[:, i + 6] + p[:, i + 7])
+        total += low + high
+    np.testing.assert_array_equal(matmul(rows, table), total)
+    assert matmul(rows, table).dtype == dtype
+
+
+def test_a_product_of_mixed_kinds_is_double_and_of_ill_shaped_ones_refused() -> None:
+    single, double = np.ones((1, 3), np.float32), np.ones((3, 1))
+    assert matmul(single, double).dtype == matmul(double.T, single.T).dtype == np.float64
+    assert matmul(single[0], single[0]).shape == ()
+    for rows, table in (
+        (np.float64(1), np.ones(1)),
+        (np.ones(1), np.float64(1)),
+        (np.ones((1, 1, 3)), np.ones(3)),
+        (np.ones(3), np.ones((3, 1, 1))),
+        (np.ones(3), np.ones(2)),
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            matmul(rows, table)
+
+
+def test_a_factor_is_choleskys_and_a_matrix_on_the_edge_has_none() -> None:
+    matrix, right = np.array([[4.0, 9, 9], [2, 5, 9], [6, 7, 22]]), np.array([2.0, 7, 1])
+    whole = np.tril(matrix) + np.tril(matrix, -1).T
+    factor, x = matrix.copy(), right.copy()
+    assert _solve(factor, x)
+    np.testing.assert_allclose(np.tril(factor), np.linalg.cholesky(whole), rtol=1e-12)
+    np.testing.assert_allclose(x, np.linalg.solve(whole, right), rtol=1e-10)
+    assert not _solve(np.array([[1.0, 0], [1, 1]]), np.ones(2))  # its last pivot is 0
+
+
+def test_rotations_find_eigenvalues_and_vectors() -> None:
+    """Of signs and sizes of all kinds, and of a matrix that is diagonal already."""
+    half = np.random.default_rng(6).standard_normal((7, 7))
+    for matrix in (half + half.T, np.diag([3.0, -1, 2]), np.zeros((2, 2))):
+        a, v = matrix.copy(), np.eye(len(matrix))
+        _diagonalise(a, v)
+        np.testing.assert_allclose(v @ np.diag(np.diag(a)) @ v.T, matrix, atol=1e-12)
+        np.testing.assert_allclose(v.T @ v, np.eye(len(matrix)), atol=1e-12)
+        np.testing.assert_allclose(a, np.diag(np.diag(a)), atol=1e-15)
+    # The smaller of both angles: what is nearly diagonal hardly turns.
+    a, v = np.array([[2.0, 1e-3], [1e-3, 1.0]]), np.eye(2)
+    _diagonalise(a, v)
+    assert v[0, 0] > 0.99
+    a, v = np.array([[1.0, 1.0], [1.0, 1.0]]), np.eye(2)
+    _diagonalise(a, v)
+    np.testing.assert_allclose(np.diag(a), [0, 2], atol=1e-15)
+
+
+def test_eigenvalues_of_a_thousandth_of_a_millionth_of_a_millionth_count_as_0() -> None:
+    """1e-15 of the largest, of either sign; the next larger one counts."""
+    for small, inverse in ((1e-15, 0.0), (1.01e-15, 1 / 1.01e-15), (-2e-15, -5e14)):
+        got = pseudo_inverse(np.diag([1.0, small]))
+        np.testing.assert_allclose(got, np.diag([1.0, inverse]), rtol=1e-12)
+    got = pseudo_inverse(np.diag([-1.0, 1e-15]))
+    np.testing.assert_array_equal(got, np.diag([-1.0, 0.0]))
+
+
+def test_padding_fills_up_to_whole_lanes() -> None:
+    for width, filled in ((0, 0), (1, 8), (7, 8), (8, 8), (9, 16)):
+        got = pad(np.ones((2, width)))
+        assert got.shape == (2, filled)
+        assert got.dtype == np.float32
+        assert got.sum() == 2 * width
