@@ -294,7 +294,8 @@ class _Moments:
     def _variance(self) -> float:
         """Of one round's part of the lift; the gradient is orthogonal to the means."""
         g = self._gradient()
-        return float(matmul(matmul(g[None], self.products / self.weight), g[:, None])[0, 0])
+        raw = matmul(matmul(g[None], self.products / self.weight), g[:, None])[0, 0]
+        return max(float(raw), 0.0)  # rounding may leave less where nothing varies
 
     def _refusal(self) -> str:
         ta, tb, ca, cb = self.total[:4]
