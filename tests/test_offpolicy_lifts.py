@@ -5,25 +5,39 @@ truth is known, and what the command says.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+import math
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy import stats
 
 from benchmarks.lifts import USERS, Cascades, Singles, coverage, logs
 from simulator.cli.replay import replay as command
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
-from simulator.offpolicy.choice import choose
-from simulator.offpolicy.diagnostics import EstimateVerdict
+from simulator.offpolicy.choice import _better, _critical, _excluded, _race, choose
+from simulator.offpolicy.diagnostics import EstimateVerdict, Weights
+from simulator.offpolicy.evidence import ReplayFacts
 from simulator.offpolicy.lifts import LOGGING, OffPolicyLift, Pair, off_policy_lifts, separate
-from simulator.offpolicy.replay import Evaluation, ReplaySettings, evaluate
+from simulator.offpolicy.replay import Estimate, Evaluation, ReplaySettings, evaluate
 from simulator.offpolicy.result import ReplayResult, _finite
-from simulator.offpolicy.uncertainty import FirstOrder, multipliers
+from simulator.offpolicy.uncertainty import (
+    EstimateInterval,
+    FirstOrder,
+    Ratios,
+    _counts,
+    _root,
+    bootstrap,
+    delta,
+    multipliers,
+)
 from simulator.stats import intervals
-from simulator.stats.tests import adjust
+from simulator.stats.tests import adjust, t_test
+from simulator.stats.winners import Race
 
 LOGS = 200
 
@@ -262,3 +276,218 @@ def test_the_command_says_lifts_over_a_control(tmp_path: Path) -> None:
     wrong = CliRunner().invoke(command, [*arguments, "--control", "popularty", "--quiet"])
     assert wrong.exit_code == 2
     assert "did you mean 'popularity'" in wrong.output
+
+
+def told(name: str, value: float, seed: int, **more: Any) -> Estimate:
+    """An estimate of 40 units by one member."""
+    sound = EstimateVerdict("trustworthy", ())
+    known = {"verdict": sound, "first_order": (first_order(seed, value),), "unit": "request"}
+    return Estimate("p", name, "", value=value, **(known | more))
+
+
+def held(policy: str, *estimates: Estimate) -> Evaluation:
+    logged = told("mean", 1.0, 9, verdict=None)
+    own = {"request": logged.first_order[0]}
+    nothing = EstimateInterval("delta", 1, 1)
+    facts = ReplayFacts("conditional", 1)
+    return Evaluation(policy, facts, estimates, Weights(1), nothing, logged, 0, own)
+
+
+def test_a_lift_is_that_of_its_first_pair_and_its_interval_the_hull_of_all() -> None:
+    """A family of two members; the second has the wider interval and the larger p."""
+    variate = first_order(5, 0.02)
+    members = first_order(1, 1.2), first_order(2, 1.3)
+    base_members = first_order(3, 1.0), first_order(4, 1.01)
+    treatment = told("ips", 1.2, 0, first_order=members, variate=variate)
+    control = told("ips", 1.0, 0, first_order=base_members)
+    one, base = held("a", treatment), held("b", control)
+    (got,) = off_policy_lifts([one, base], "b", 0.9)
+    pairs = [Pair.of(t, c, [variate]) for t, c in zip(members, base_members, strict=True)]
+    relative = [intervals.fieller(pair.moments, 0.9) for pair in pairs]
+    absolute = [intervals.difference(pair.moments, 0.9) for pair in pairs]
+    want = (
+        pairs[0].moments.lift, min(i.low for i in relative), max(i.high for i in relative),
+        pairs[0].moments.difference, min(i.low for i in absolute), max(i.high for i in absolute),
+        max(t_test(pair.moments).p for pair in pairs),
+        separate(members[0], base_members[0]) / pairs[0].moments.variance,
+    )  # fmt: skip
+    assert (
+        got.lift, got.low, got.high, got.difference, got.difference_low, got.difference_high,
+        got.p, got.gain,
+    ) == pytest.approx(want, rel=1e-12)  # fmt: skip
+    assert got.p_adjusted == got.p
+    assert (got.policy, got.control, got.estimator, got.word) == ("a", "b", "ips", "trustworthy")
+    assert got.influence is not None
+    np.testing.assert_array_equal(got.influence, pairs[0].influence())
+
+
+def test_why_there_is_no_lift() -> None:
+    """Neither side ran, the log has no figure of that unit, or nothing is known of one value."""
+    serving = told("rollout", 1.1, 1)
+    per_click = told("hr", 0.1, 1, unit="click")
+    refused = Estimate("a", "dm", "", "request", refused="no model")
+    blank = told("ips", math.nan, 1)
+    lone = told("snips", 1.0, 1, first_order=(FirstOrder(1.0, np.zeros(1)),))
+    lifts = off_policy_lifts([held("a", serving, per_click, refused, blank, lone)])
+    assert [one.refused for one in lifts] == [
+        "a model's values compare policies with one another: give --control",
+        "the log has no figure of its own per click",
+        "no model",
+        None,
+        None,
+    ]
+    assert all(one.control == LOGGING and one.moments is None for one in lifts)
+    assert [one.word for one in lifts] == [None, None, None, "trustworthy", "trustworthy"]
+    both = (
+        held("a", refused, told("ips", 1.0, 1)),
+        held("b", told("dm", 1.0, 2), replace(refused, estimator="ips", refused="of b")),
+    )
+    against = off_policy_lifts(both, "b")
+    assert [one.refused for one in against] == ["no model", "of b"]
+    (over,) = off_policy_lifts([held("a", told("ips", 1.2, 1))])
+    assert over.lift == pytest.approx(0.2)  # over the log's own mean
+
+
+def test_a_variate_takes_a_degree_of_freedom_of_which_one_must_be_left() -> None:
+    def of(units: int) -> Pair:
+        treatment, control, z = (first_order(seed, 1.0 + seed, units) for seed in range(3))
+        strong = replace(z, influence=treatment.influence - control.influence + 1e-9 * z.influence)
+        return Pair.of(treatment, control, [strong])
+
+    assert of(3).df == 1.0  # of 2, one is taken
+    assert of(2).df == 1.0  # of 1 none can be
+    pair = of(40)
+    assert (pair.df, pair.moments.n_control, pair.moments.paired) == (38.0, 40, True)
+
+
+def test_the_influence_of_a_lift_over_a_loss_has_the_sign_of_the_difference() -> None:
+    pair = Pair(np.array([-1.0, -2.0]), np.array([[0.1, -0.1], [0.0, 0.0]]), 1.0)
+    assert pair.influence().tolist() == [0.05, -0.05]
+
+
+def test_the_quantile_of_the_largest_error_is_drawn_by_the_normal_law() -> None:
+    """Of units' parts that are known exactly, none; of one lift, Student's of one side at least."""
+    one = lift("a", 0.1, 0.01, 0)
+    assert one.influence is not None
+    assert one.moments is not None
+    draws = multipliers(one.influence[:, None], 500, 3)[:, 0] / np.sqrt((one.influence**2).sum())
+    wanted = max(float(np.quantile(draws, 0.9)), stats.t.ppf(0.9, one.moments.df))
+    assert _critical([one], 0.9, 500, 3) == pytest.approx(wanted)
+    sure = replace(one, influence=0 * one.influence)
+    assert math.isnan(_critical([sure], 0.9, 500, 3))
+    few = replace(one, moments=replace(one.moments, df=2.0))
+    assert _critical([few], 0.9, 500, 3) == pytest.approx(stats.t.ppf(0.9, 2))
+    other = lift("b", 0.1, 0.02, 1)
+    assert other.influence is not None
+    both = np.stack([x.influence / np.sqrt((x.influence**2).sum()) for x in (one, other)], axis=1)  # type: ignore[operator]
+    largest = multipliers(both, 500, 3).max(axis=1)
+    assert _critical([one, other], 0.9, 500, 3) == pytest.approx(np.quantile(largest, 0.9))
+    assert _critical([one, sure], 0.9, 500, 3) == _critical([one], 0.9, 500, 3)
+
+
+def test_a_race_is_of_lifts_that_vary_with_the_covariance_of_their_units() -> None:
+    first, second = lift("a", 0.1, 0.01, 0), lift("b", 0.2, 0.02, 1)
+    assert first.moments is not None
+    sure = replace(first, policy="c", moments=replace(first.moments, var_control=0.0,
+                                                      var_treatment=0.0, cov=0.0))  # fmt: skip
+    assert _race([sure, replace(first, influence=None), replace(second, moments=None)]) is None
+    assert second.moments is not None
+    few = replace(second, moments=replace(second.moments, df=7.0))
+    race = _race([first, sure, few])
+    assert race is not None
+    both = np.stack([one.influence for one in (first, few)])  # type: ignore[misc]
+    want = Race.of_lifts(["a", "b"], np.array([0.1, 0.2]), both @ both.T * both.shape[1] / 7, 7.0)
+    assert list(race.arms) == ["a", "b"]
+    for field in fields(Race):
+        mine, theirs = getattr(race, field.name), getattr(want, field.name)
+        if isinstance(theirs, np.ndarray):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-12)
+        else:
+            assert mine == theirs
+
+
+def test_a_policy_is_better_by_students_law_and_excluded_for_one_reason() -> None:
+    one = lift("a", 0.03, 0.02, 0)
+    assert one.moments is not None
+    t = float(one.moments.difference / np.sqrt(one.moments.variance))
+    assert _better(one) == pytest.approx(stats.t.cdf(t, one.moments.df))
+    still = replace(one.moments, var_control=0.0, var_treatment=0.0, cov=0.0)
+    assert math.isnan(_better(replace(one, moments=still)))
+    assert _excluded(one) is None
+    assert _excluded(replace(one, refused="why")) == "why"
+    for unknown in ({"moments": None}, {"influence": None}):
+        assert _excluded(replace(one, **unknown)) == "nothing is known of its lift"  # type: ignore[arg-type]
+
+
+def test_a_bound_of_0_or_below_keeps_the_control() -> None:
+    """The bound of one lift is that of its critical value; the pick needs more than 0."""
+    one = lift("a", 0.05, 0.01, 0)
+    found = choose([one], resamples=400)
+    assert one.moments is not None
+    critical = _critical([one], 0.95, 400, 0)
+    bound = float(intervals.fieller(one.moments, critical=critical).low)
+    assert found["a"].bound == bound > 0
+    assert (found.pick, found.level) == ("a", 0.95)
+    worse = choose([lift("a", 0.001, 0.01, 0)], resamples=400)
+    assert worse.pick is None
+    assert worse["a"].bound < 0
+    assert found.sentence == (
+        f"Take a: with 95% confidence its lift over base is at least {bound:+.1%}, although it was"
+        " taken among 1."
+    )
+    assert worse.sentence == (
+        "Keep base: of none of 1 policies is it shown that it is better (at 95%, all at once)."
+    )
+    out = choose([lift("a", 0.1, 0.01, 0, "unusable")])
+    assert out.sentence == (
+        "Keep base: the log supports none of 1 policies (its estimate is unusable)."
+    )
+    assert (out.favourite, math.isnan(out.corrected)) == (None, True)
+
+
+def test_a_resample_is_a_draw_of_all_units_with_replacement() -> None:
+    """In blocks of 64; each estimate's own columns, one after the other."""
+    random = np.random.Generator(np.random.Philox(key=11))
+    units, sizes, blocks = 5, (64, 64, 2), []
+    for size in sizes:
+        drawn = random.integers(0, units, (size, units), dtype=np.int32)
+        blocks.append([np.bincount(row, minlength=units).tolist() for row in drawn])
+    got = list(_counts(units, 130, 11))
+    assert [one.tolist() for one in got] == blocks
+    counts = np.concatenate(got)
+    values = np.random.default_rng(1).random((6, units))
+    first = Ratios(values[:2].T, values[2:4].T, values[5])
+    second = Ratios(values[4][:, None], values[5][:, None])
+    drawn = bootstrap([first, second], 130, 11)
+    above = values[:2].copy()
+    above[0] += values[5] - values[5].mean()
+    np.testing.assert_allclose(
+        drawn[0], (counts @ above.T / (counts @ values[2:4].T)).sum(axis=1), rtol=1e-12
+    )
+    np.testing.assert_allclose(drawn[1], counts @ values[4] / (counts @ values[5]), rtol=1e-12)
+
+
+def test_one_unit_or_no_denominator_gives_no_error() -> None:
+    alone = Ratios(np.ones((1, 1)), np.full((1, 1), 2.0))
+    assert alone.value == 0.5
+    assert math.isnan(delta(alone).low)
+    empty = Ratios(np.ones((3, 2)), np.array([[1.0, 0], [1, 0], [1, 0]]))
+    assert math.isnan(empty.value)
+    assert np.isnan(empty.influence()).all()
+    assert EstimateInterval("x", 1, 2).covers(1)
+    assert EstimateInterval("x", 1, 2).covers(2)
+    assert not EstimateInterval("x", 1, 2).covers(2.01)
+
+
+def test_a_root_is_choleskys_and_has_no_column_for_what_follows_from_others() -> None:
+    half = np.random.default_rng(2).normal(size=(3, 6))
+    cov = half @ half.T
+    np.testing.assert_allclose(_root(cov), np.linalg.cholesky(cov), rtol=1e-10)
+    columns = np.stack([half[0], half[1], half[0] - half[1], half[2]])
+    root = _root(columns @ columns.T)
+    assert not root[:, 2].any()
+    np.testing.assert_allclose(root @ root.T, columns @ columns.T, atol=1e-10)
+    assert not _root(np.zeros((2, 2))).any()
+    drawn = multipliers(half.T, 7, 5)
+    normal = np.random.Generator(np.random.Philox(key=5)).standard_normal((7, 3))
+    np.testing.assert_allclose(drawn, normal @ np.linalg.cholesky(cov).T, rtol=1e-10)
