@@ -233,8 +233,9 @@ def split_by(control: Floats, treatment: Floats, heads: npt.NDArray[Any]) -> Mom
     n = len(c) - m
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_c, mean_t = -sums[:, 1] / n, sums[:, 3] / m
-        v = ((matmul(c, c) - sums[:, 2]) / n - np.square(mean_c)) / (n - 1.0)
-        w = (sums[:, 4] / m - np.square(mean_t)) / (m - 1.0)
+        # One unit has no variance: by rounding it would be 0 / 0, or anything over 0.
+        v = ((matmul(c, c) - sums[:, 2]) / n - np.square(mean_c)) / np.where(n > 1, n - 1.0, np.nan)
+        w = (sums[:, 4] / m - np.square(mean_t)) / np.where(m > 1, m - 1.0, np.nan)
     v, w = np.maximum(v, 0.0), np.maximum(w, 0.0)
     return Moments(
         control.mean() + mean_c,
