@@ -203,7 +203,8 @@ def newcombe(m: Moments, level: float = 0.95) -> Interval:
         root = np.sqrt(
             np.maximum(np.square(product - c) - (np.square(m.control) - np.square(b)) * top, 0.0)
         )
-        low = top / (product - c + root) - 1.0
+        # Of a treatment of zeros all is lost at the lower end: 0 / 0, else.
+        low = np.where(top == 0, -1.0, top / (product - c + root) - 1.0)
         top = np.square(m.treatment) - np.square(a_up)
         bottom = np.square(m.control) - np.square(b_up)
         root = np.sqrt(np.maximum(np.square(product - c_up) - bottom * top, 0.0))
