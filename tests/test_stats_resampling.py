@@ -110,7 +110,7 @@ def by_hand(
             lifts.append(relative(c[mine].mean(), t[theirs].mean()))
     observed = relative(c.mean(), t.mean())
     below = np.mean([(x < observed) + 0.5 * (x == observed) for x in lifts])
-    bias = norm.ppf(below)
+    bias = norm.ppf(np.clip(below, 0.5 / len(lifts), 1 - 0.5 / len(lifts)))
     influence = []
     if paired:
         without = [relative(np.delete(c, i).mean(), np.delete(t, i).mean()) for i in range(len(c))]
@@ -139,6 +139,17 @@ def test_the_bootstrap_is_bca_over_its_own_draws(paired: bool, sign: float) -> N
     t = t if paired else t[:9]
     found = bootstrap(c, t, paired=paired, level=0.9, repetitions=300, seed=5)
     assert found == pytest.approx(by_hand(c, t, paired, 0.9, 300, 5), rel=1e-9)
+
+
+def test_lifts_that_are_all_on_one_side_of_the_observed_one_are_half_a_lift_from_its_end() -> None:
+    values = np.random.default_rng(4).gamma(2.0, 1.0, (2, 9))
+    sides = set()
+    for seed in range(9):
+        lifts = resampling._bootstrapped(*values, True, 2, seed)
+        sides.add(int((lifts < relative(*values.mean(axis=1))).sum()))
+        found = bootstrap(*values, paired=True, repetitions=2, seed=seed)
+        assert found == pytest.approx(by_hand(*values, True, 0.95, 2, seed))
+    assert sides == {0, 1, 2}
 
 
 def test_the_bootstrap_draws_4000_with_seed_0_at_95_unless_asked_otherwise() -> None:
