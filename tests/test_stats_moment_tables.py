@@ -183,6 +183,7 @@ def test_segments_are_columns_of_text_or_those_that_are_named() -> None:
          "column 'country' holds dates, such as '2026-05-01', and is not named: is it that of"
          " looks (--day country), or a segment (--segment country)?"),
         (two(n=["", "many"]), {}, "row 1: column 'n' is 'many': must be a number"),
+        (two(n=["", " "]), {}, "row 0: column 'n' is '': must be a number"),
         (two(n=[10.0, NAN]), {}, "row 1: column 'n' has no value: must be a number"),
         (two(n=[NAN, NAN]), {}, "row 0: column 'n' has no value: must be a number (2 such rows)"),
         (two(n=[10, -1]), {}, "row 1: column 'n' is -1: users are a whole number, 0 or more"),

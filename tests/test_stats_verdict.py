@@ -4,6 +4,10 @@ truth.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,9 +15,13 @@ from scipy import optimize, stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 
+from simulator.log.metrics import Metric
 from simulator.report.stored import encode
 from simulator.stats import intervals, moments, tests, verdict
-from simulator.stats.frames import from_frame
+from simulator.stats.contrasts import TableMoments
+from simulator.stats.frames import from_frame, metric_of
+from simulator.stats.joint import JointLaw
+from simulator.stats.rule import Rule
 from simulator.stats.unit_table import TableError, UnitTable
 from tests.worlds import hand_counted_log
 
@@ -429,3 +437,306 @@ def test_figures_beyond_double_precision_are_refused_and_others_have_their_verdi
     assert (row.lift, row.low, row.high, row.p) == pytest.approx(
         (plain.lift, plain.low, plain.high, plain.p)
     )
+
+
+ONE = moments.Moments(10.0, 11.0, 0.04, 0.05, 0.01, 30.0, 31, 31, True)
+"""A difference of 1 with a variance of .07."""
+
+
+def p_of(m: moments.Moments, side: intervals.Side = "two-sided") -> float:
+    t = m.difference / np.sqrt(m.variance)
+    law = stats.t(m.df)
+    both = {"two-sided": 2 * law.sf(abs(t)), "greater": law.sf(t), "less": law.cdf(t)}
+    return float(both[side])
+
+
+def size(df: float, level: float, power: float = 0.8) -> float:
+    """By how many standard errors a difference must be off for a t test at `level` to find it."""
+    q = stats.t.ppf(0.5 + level / 2, df)
+    return float(optimize.brentq(lambda nc: stats.nct.sf(q, df, nc) - power, 0.1, 90))
+
+
+@pytest.mark.parametrize("side", ["two-sided", "greater", "less"])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_a_row_by_hand(side: intervals.Side, level: float) -> None:
+    row = verdict.row(ONE, "x", "b", "day", "fieller", level, side)
+    both = level if side == "two-sided" else 2 * level - 1
+    se = np.sqrt(0.07)
+    half = stats.t.ppf(0.5 + both / 2, 30) * se
+    low, high = intervals.fieller(ONE, both)
+    open_low, open_high = side == "less", side == "greater"
+    ends = (-np.inf if open_low else low, np.inf if open_high else high)
+    differences = (-np.inf if open_low else 1 - half, np.inf if open_high else 1 + half)
+    expected = verdict.Lift(
+        "x", "b", "day", 10.0, 11.0, 0.1, *ends, 1 / se, 30.0, p_of(ONE, side), p_of(ONE, side),
+        31, size(30, both) * se / 10, se, *differences, level, *ends, *differences, level, side, "",
+    )  # fmt: skip
+    for name in (field.name for field in fields(verdict.Lift)):
+        value = getattr(expected, name)
+        known = value if isinstance(value, str) else pytest.approx(value, rel=1e-6)
+        assert getattr(row, name) == known, name
+    assert row.difference == 1.0
+    assert row.two_sided_level == pytest.approx(both)
+
+
+def lift_of(**figures: Any) -> verdict.Lift:
+    row = verdict.row(ONE, "x", "b", "user")
+    return replace(row, **figures)
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({"n_units": 0, "p_adjusted": 0.01}, "no data"),
+        ({"n_units": 1, "p_adjusted": 0.01}, "up"),
+        ({"low": 0.0, "high": 0.0, "p": np.nan, "p_adjusted": np.nan}, "identical"),
+        ({"low": 0.0, "high": 0.0, "p": 0.01, "p_adjusted": 0.01}, "up"),
+        ({"low": -0.1, "high": 0.0, "p": np.nan, "p_adjusted": np.nan}, "not computable"),
+        ({"low": 0.0, "high": 0.1, "p": np.nan, "p_adjusted": np.nan}, "not computable"),
+        ({"p_adjusted": np.nan}, "not computable"),
+        ({"p_adjusted": 0.25, "confidence": 0.75}, "undecided"),
+        ({"p_adjusted": 0.2499, "confidence": 0.75}, "up"),
+        ({"p_adjusted": 0.3, "confidence": 0.75}, "undecided"),
+        ({"p_adjusted": 0.01, "treatment_mean": 9.0}, "down"),
+    ],
+)
+def test_the_words_of_a_row(figures: dict[str, Any], words: str) -> None:
+    assert lift_of(**figures).words == words
+
+
+@pytest.mark.parametrize(
+    ("change", "ends", "p_is_known"),
+    [
+        # Nobody differs; each arm has one value of its own; arms differ, but nothing varies.
+        ({"treatment": 10.0, "var_control": 0.0, "var_treatment": 0.0, "cov": 0.0}, 0.0, False),
+        ({"var_control": 0.0, "var_treatment": 0.0, "cov": 0.0}, np.nan, False),
+        ({"treatment": 10.0}, None, True),
+    ],
+)
+def test_ends_where_nothing_varies(
+    change: dict[str, float], ends: float | None, p_is_known: bool
+) -> None:
+    row = verdict.row(replace(ONE, **change), "x", "b", "user")
+    found = (row.low, row.high, row.difference_low, row.difference_high)
+    if ends is not None:
+        assert found == pytest.approx((ends,) * 4, nan_ok=True)
+        assert np.isnan(row.mde)
+    assert np.isnan(row.p) != p_is_known
+    assert row.identical == (ends == 0.0)
+    assert row.lift == pytest.approx(0.0 if change.get("treatment") else 0.1)
+
+
+def test_a_ratio_of_which_one_arm_is_known_has_its_units() -> None:
+    for control, treatment, units in ((np.nan, np.nan, 0), (np.nan, 1.0, 31), (1.0, np.nan, 31)):
+        m = replace(ONE, control=control, treatment=treatment)
+        assert verdict.row(m, "x", "b", "user").n_units == units
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [({}, True), ({"df": 1.0}, True), ({"df": 0.99}, False), ({"control": 0.0}, False),
+     ({"control": -10.0}, True), ({"cov": 0.045}, False), ({"var_control": np.nan}, False)],
+)  # fmt: skip
+def test_the_smallest_lift_that_can_be_told(change: dict[str, float], known: bool) -> None:
+    m = replace(ONE, **change)
+    found = verdict.smallest_detectable(m, 0.9)
+    assert np.isnan(found) != known
+    if known:
+        assert found == pytest.approx(size(float(m.df), 0.9) * np.sqrt(0.07) / 10, rel=1e-4)
+
+
+def test_notes_say_why_an_interval_is_none() -> None:
+    def note(method: intervals.Method = "fieller", **change: Any) -> str:
+        return verdict.row(replace(ONE, **change), "x", "b", "user", method).note
+
+    assert note() == note("log") == note("delta") == ""
+    for control in (-10.0, 0.0):
+        assert note("log", control=control) == (
+            "the means do not have one sign, so the logarithm of their ratio, and an interval by"
+            " it, does not exist"
+        )
+    assert note("log", control=-10.0, treatment=-11.0) == ""
+    wide = {"var_control": 90.0, "var_treatment": 90.0}
+    assert note(**wide) == intervals.unbounded(replace(ONE, **wide), 0.95) != ""
+    assert note("delta", **wide) == ""
+    still = {"var_control": 0.0, "var_treatment": 0.0, "cov": 0.0}
+    assert note(**still, note="too few") == "too few"
+    assert note(note="too few") == ""
+    # What holds at 95% may not at the level that the correction asks for.
+    unsure = replace(ONE, var_control=20.0, var_treatment=20.0, cov=0.0)
+    rows = verdict.in_family([one("x", unsure)] * 9, correction="bonferroni")
+    assert intervals.unbounded(unsure, 0.95) is None
+    assert rows[0].note == intervals.unbounded(unsure, 1 - 0.05 / 9)
+
+
+def one(metric: str, m: moments.Moments | None, arm: str = "b") -> verdict.Uncorrected:
+    return verdict.Uncorrected(metric, arm, "user", m, "a")
+
+
+@pytest.mark.parametrize("side", ["two-sided", "less"])
+def test_a_family_by_hand(side: intervals.Side) -> None:
+    """Three comparisons, one of them without data; Bonferroni divides by the two that are."""
+    other = replace(ONE, treatment=10.2)
+    rows = verdict.in_family(
+        [one("x", ONE), one("y", None), one("z", other)], "delta", "bonferroni", 0.9, [side] * 3
+    )
+    assert [row.metric for row in rows] == ["x", "y", "z"]
+    both = 0.95 if side == "two-sided" else 0.9
+    for row, m in ((rows[0], ONE), (rows[2], other)):
+        plain = verdict.row(m, row.metric, "b", "user", "delta", 0.9, side)
+        p = p_of(m, side)
+        assert row.p_adjusted == pytest.approx(min(2 * p, 1.0))
+        assert row.level_adjusted == pytest.approx(0.95)
+        low, high = intervals.opened(intervals.delta(m, both), side)
+        assert (row.low_adjusted, row.high_adjusted) == pytest.approx((low, high))
+        low, high = intervals.opened(intervals.difference(m, both), side)
+        assert (row.difference_low_adjusted, row.difference_high_adjusted) == pytest.approx(
+            (low, high)
+        )
+        assert (row.low, row.high, row.confidence) == (plain.low, plain.high, 0.9)
+        assert row.mde == pytest.approx(size(30, both) * np.sqrt(0.07) / 10, rel=1e-5)
+    assert (rows[1].words, rows[1].n_units) == ("no data", 0)
+    assert np.isnan([rows[1].p_adjusted, rows[1].mde, rows[1].low_adjusted]).all()
+    assert np.isnan([rows[1].control_mean, rows[1].lift, rows[1].p]).all()
+
+
+def test_corrections_of_families() -> None:
+    expected = {
+        "none": ("none", "none", "none"),
+        "dunnett": ("dunnett", "dunnett", "dunnett"),
+        "holm": ("bonferroni", "bonferroni", "holm"),
+        "bh": ("bonferroni", "bonferroni", "bh"),
+    }
+    for correction, kept in expected.items():
+        found = tuple(
+            verdict.correction_in(family, correction)  # type: ignore[arg-type]
+            for family in ("success", "safety", "exploratory")
+        )
+        assert found == kept
+
+
+def roles(**of: str) -> dict[str, Metric]:
+    plain = metric_of("x", "x")
+    return {name: replace(plain, name=name, role=role) for name, role in of.items()}  # type: ignore[arg-type]
+
+
+def test_what_is_for_something_else_is_corrected_by_itself() -> None:
+    metrics = roles(s="success", g="guardrail", d="deterioration", q="quality", x="exploratory",
+                    y="exploratory")  # fmt: skip
+    comparisons = [
+        one(name, replace(ONE, treatment=10.4 + i / 10)) for i, name in enumerate("xsgydq")
+    ]
+    rows = verdict.in_families(comparisons, metrics, "fieller", "holm")
+    assert [row.metric for row in rows] == list("xsgydq")
+    factor = {row.metric: row.p_adjusted / row.p for row in rows}
+    assert factor == pytest.approx({"x": 1, "s": 1, "g": 3, "d": 3, "q": 3, "y": 2})
+    one_sided = verdict.in_families(
+        comparisons, {n: replace(m, higher_is_better=True) for n, m in metrics.items()},
+        rule=Rule(0.9, "better"),
+    )  # fmt: skip
+    assert {row.metric: row.alternative for row in one_sided} == {
+        "s": "greater", "x": "greater", "y": "greater", "g": "less", "d": "less", "q": "two-sided",
+    }  # fmt: skip
+    assert {row.confidence for row in one_sided} == {0.9}
+
+
+def three_arms() -> UnitTable:
+    random = RNG(5)
+    numerators = {name: random.gamma(3.0, 1.0, (3, 40)) for name in ("x", "y")}
+    metrics = {name: metric_of(name, name) for name in ("x", "y", "nothing")}
+    return UnitTable("user", ("b", "a", "c"), metrics, numerators)
+
+
+def test_rows_are_by_arm_then_metric_and_pairs_once() -> None:
+    table = three_arms()
+    rows = verdict.lifts(table, "a")
+    order = [(arm, name) for arm in "bc" for name in ("x", "y", "nothing")]
+    assert [(row.arm, row.metric) for row in rows] == order
+    assert [row.n_units for row in rows] == [40, 40, 0] * 2
+    assert [row.metric for row in verdict.lifts(table, "a", metrics=["y"])] == ["y", "y"]
+    pairs = verdict.pairs(table, "a", correction="bonferroni")
+    assert [(first, row.arm, row.metric) for first, row in pairs] == [
+        (first, then, name)
+        for first, then in (("a", "b"), ("a", "c"), ("b", "c"))
+        for name in ("x", "y", "nothing")
+    ]
+    for first, row in pairs:
+        if row.metric != "nothing":
+            alone = verdict.lift(table, row.metric, first, row.arm)
+            assert (row.lift, row.p_adjusted) == pytest.approx((alone.lift, min(6 * alone.p, 1)))
+    assert verdict.lift(table, "nothing", "a", "b").words == "no data"
+    with pytest.raises(TableError, match="no arm 'z'"):
+        verdict.pairs(table, "z")
+
+
+@dataclass
+class Authors:
+    """Comparisons by other units, of which one has a role."""
+
+    metrics: dict[str, Metric]
+    unit: str = "author"
+
+    def moments(self, metric: str, control: str, arm: str) -> moments.Moments:
+        return replace(ONE, treatment=10.5 if arm == "b" else 10.7)
+
+    def correlations(self, comparisons: Sequence[tuple[str, str, str]]) -> np.ndarray:
+        assert comparisons == [("shown", "a", "b"), ("shown", "a", "c")]
+        return np.array([[1.0, 0.25], [0.25, 1.0]])
+
+
+def test_users_and_other_units_are_taken_as_independent(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = three_arms()
+    table = replace(
+        table, metrics={n: replace(m, role="success") for n, m in table.metrics.items()}
+    )
+    further = Authors(roles(shown="success", other="exploratory"))
+    laws = []
+    plain = JointLaw.of
+    monkeypatch.setattr(verdict.JointLaw, "of", lambda *given: laws.append(given) or plain(*given))
+    rows = verdict.lifts(table, "a", correction="dunnett", further=further)  # type: ignore[arg-type]
+    assert [(row.arm, row.metric) for row in rows[6:]] == [("b", "shown"), ("c", "shown")]
+    assert {row.unit for row in rows[6:]} == {"author"}
+    ((joint, df, sides),) = laws
+    tested = [("x", "a", "b"), ("y", "a", "b"), ("x", "a", "c"), ("y", "a", "c")]
+    assert joint[:4, :4] == pytest.approx(TableMoments(table, {}).correlations(tested))
+    assert joint[4:, 4:].tolist() == [[1.0, 0.25], [0.25, 1.0]]
+    assert (joint[:4, 4:] == 0).all()
+    assert (joint[4:, :4] == 0).all()
+    assert (df, sides) == (30.0, ["two-sided"] * 6)
+    law = plain(joint, 30.0, sides)
+    assert rows[6].p_adjusted == pytest.approx(
+        law.adjusted(np.array([r.p for r in rows if r.p > 0]))[4]
+    )
+    assert rows[6].level_adjusted == pytest.approx(1 - law.threshold(0.05))
+    assert rows[6].mde == pytest.approx(
+        size(30, 1 - law.threshold(0.05)) * np.sqrt(0.07) / 10, rel=1e-5
+    )
+
+
+def test_other_units_are_compared_with_or_without_a_role() -> None:
+    further = Authors(roles(shown="success", other="exploratory"))
+    for with_role, metric in ((True, "shown"), (False, "other")):
+        found = verdict.compared_further(further, "a", ["b", "c"], with_role=with_role)  # type: ignore[arg-type]
+        assert [(one.metric, one.arm, one.unit, one.control) for one in found] == [
+            (metric, "b", "author", "a"), (metric, "c", "author", "a"),
+        ]  # fmt: skip
+        assert found[0].moments == replace(ONE, treatment=10.5)
+
+
+def test_days_alone_and_units_of_a_log() -> None:
+    from simulator.stats.units import read
+
+    days = read(hand_counted_log(), ("watch_time", "click"))
+    alone = list(verdict.by_day(days, "a", rule=Rule(0.9)))
+    assert [day for day, _ in alone] == [0, 1]
+    for day, rows in alone:
+        table = days.by("user", first=day, until=day + 1)
+        assert rows == verdict.lifts(table, "a", rule=Rule(0.9))
+        assert {row.confidence for row in rows} == {0.9}
+    both = verdict.verdict(days, "a", method="delta", correction="none", rule=Rule(0.9))
+    assert [(row.unit, row.metric) for row in both] == [
+        (unit, name) for unit in ("user", "day") for name in ("watch_time", "click")
+    ]
+    assert both[2] == verdict.lifts(
+        days.by("day"), "a", method="delta", correction="none", rule=Rule(0.9)
+    )[0]  # fmt: skip
