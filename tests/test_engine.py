@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -225,6 +227,19 @@ def test_users_whose_time_goes_back_are_named():
     users = Metronomes(beat=-1)
     with pytest.raises(EngineError, match="user 0 asked at 0 ms"):
         engine(users).run()
+
+
+def test_lives_go_with_the_engine_that_ran_them() -> None:
+    """No cycle holds them until Python looks for cycles: the next shard needs their memory."""
+    gc.disable()
+    try:
+        made = engine(Metronomes())
+        made.run()
+        lives = weakref.ref(made.lives)
+        del made
+        assert lives() is None
+    finally:
+        gc.enable()
 
 
 def requests(seen: list[list[int]]) -> Histories:

@@ -4,7 +4,6 @@ answers depend on it.
 
 from __future__ import annotations
 
-import gc
 import json
 import tracemalloc
 from collections.abc import Iterator
@@ -97,21 +96,21 @@ def test_a_shard_of_a_hundred_million_users_lives_alone_to_the_bytes_of_a_small_
 
 
 def test_the_memory_of_a_shard_does_not_grow_with_the_number_of_users(tmp_path: Path) -> None:
-    """A byte for each of a hundred million users would be 95 MiB; a shard of 40 takes 2."""
+    """A byte for each of a hundred million users would be 95 MiB; a shard of 40 takes .6. What is
+    left between the worlds are a few KiB of Python's own stores of small objects.
+    """
     fits = simulate(scenario(2 * SHARD), tmp_path / "small").root / "models"
     peaks = {}
     for n_users in (10_000, 1_000_000, 100_000_000):
         with ready(tmp_path / str(n_users), scenario(n_users), fits) as job:
-            live(job, HISTORY, 0)  # imports, and compiles
-            gc.collect()  # else the peak depends on when cycles are looked for
+            for lane in (HISTORY, "a"):
+                live(job, lane, 0)  # imports, and compiles
             tracemalloc.start()
             for lane in (HISTORY, "a"):
                 live(job, lane, 80 * SHARD)
             peaks[n_users] = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-    slope = (peaks[100_000_000] - peaks[1_000_000]) / 99_000_000
-    assert slope < 0.001, peaks
-    assert abs(peaks[1_000_000] - peaks[10_000]) < 2**18, peaks
+    assert max(peaks.values()) - min(peaks.values()) < 2**15, peaks
 
 
 def test_the_rows_of_some_users_are_read_from_the_row_groups_that_hold_them(tmp_path: Path) -> None:

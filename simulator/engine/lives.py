@@ -241,9 +241,19 @@ class Engine:
         """
         env = simpy.Environment(initial_time=self.span.start)
         queue = simpy.Store(env)
-        env.process(self._serving(queue))
-        env.process(self._releasing(env, queue, releases))
-        env.run(until=env.process(self._clock(env, queue, barrier)))
+        processes = (
+            self._serving(queue),
+            self._releasing(env, queue, releases),
+            self._clock(env, queue, barrier),
+        )
+        try:
+            *_, clock = map(env.process, processes)
+            env.run(until=clock)
+        finally:
+            # One that still waits is in a cycle with its queue, and would hold the lives until
+            # Python looks for cycles.
+            for process in processes:
+                process.close()
 
     def _clock(
         self, env: simpy.Environment, queue: simpy.Store, barrier: Barrier
