@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from benchmarks.supply import METRICS, World, compared, lifts
 from policies.base import Catalogue
+from policies.streams import Purpose, uniform
 from policies.time import DAY
 from simulator import report
 from simulator.log.eventlog import EventLog
@@ -21,6 +23,7 @@ from simulator.report.gather import gather, with_decision
 from simulator.report.reading import read
 from simulator.report.sections import first_screen
 from simulator.report.stored import as_json
+from simulator.stats import supply
 from simulator.stats.choices import Choices
 from simulator.stats.margins import Margins
 from simulator.stats.supply import Exposures, SupplySide, asked, gini, gini_values, supply_side
@@ -339,3 +342,257 @@ def test_the_report_says_it_everywhere(tmp_path: Path) -> None:
     assert 'id="supply"' in page
     assert as_json(report.load(tmp_path)) == as_json(content)
     assert content.supply is not None
+
+
+def literal_gini_values(sums: np.ndarray) -> np.ndarray:
+    """Langel & Tillé's linearised values, from all pairs of units."""
+    m, h = sums.mean(), np.abs(sums[:, None] - sums).mean(axis=1)
+    g = h.mean() / (2 * m)
+    return g + (h - h.mean()) / m - g * (sums - m) / m
+
+
+@pytest.mark.parametrize("sums", [[3.0, 0, 1, 1, 7], [2.0, 2, 2], [0.0, 0, 5], [4.0]])
+def test_values_of_the_gini_coefficient(sums: list[float]) -> None:
+    assert gini_values(np.array(sums)) == pytest.approx(literal_gini_values(np.array(sums)))
+
+
+def test_nothing_has_no_gini_coefficient() -> None:
+    found = gini_values(np.zeros(3))
+    assert (len(found), np.isnan(found).all()) == (3, True)
+
+
+def counts(log: EventLog, items: ItemFacts | None = None) -> Exposures:
+    exposures = Exposures(log.metadata, items or ItemFacts())
+    read(log, exposures)
+    return exposures
+
+
+def test_impressions_and_clicks_are_counted_by_arm_and_item() -> None:
+    found = counts(small_log(ROWS))
+    assert found.shown[:, 0].tolist() == [[0, 2, 1, 1, 0, 0, 0], [0, 3, 0, 0, 1, 0, 0]]
+    assert found.clicked[:, 0].tolist() == [[0, 1, 0, 1, 0, 0, 0], [0, 2, 0, 0, 0, 0, 0]]
+    assert found.before.tolist() == [0, 1, 1, 0, 0, 0, 0]
+    assert (found.fresh, found.counted, found.users.tolist()) == (None, None, [4, 4])
+    assert (found.knows_history, found.knows_clicks) == (True, True)
+    assert found.columns == ("arm", "user", "item", "t", "click")
+    fewer = counts(small_log([row for row in ROWS if row[0]]))
+    assert (fewer.knows_history, fewer.before.sum()) == (False, 0)
+    unseen = counts(small_log([(*row[:3], -1) for row in ROWS]))
+    assert (unseen.knows_clicks, unseen.clicked.sum()) == (False, 0)
+    none = counts(small_log([(*row[:3], 0) for row in ROWS]))
+    assert (none.knows_clicks, none.clicked.sum()) == (True, 0)
+
+
+def rows_at(*times: int) -> dict[str, np.ndarray]:
+    """Impressions of item 1 in arm a by user 0, all of them clicked."""
+    n = len(times)
+    return {
+        "arm": np.ones(n, dtype=int), "user": np.zeros(n, dtype=int), "item": np.ones(n, dtype=int),
+        "t": np.array(times), "click": np.ones(n, dtype=np.int8),
+    }  # fmt: skip
+
+
+def test_what_is_after_the_test_does_not_count() -> None:
+    for days, counted in ((2, 3), (0, 5)):
+        found = Exposures(small_log(ROWS, days=days).metadata, ItemFacts())
+        found.add(rows_at(-1, 0, DAY, 2 * DAY - 1, 2 * DAY, 9 * DAY))  # type: ignore[arg-type]
+        assert found.shown[0, 0, 1] == found.clicked[0, 0, 1] == counted
+        assert found.before[1] == 1
+
+
+def test_items_are_fresh_from_their_upload_for_seven_days() -> None:
+    """Uploaded at noon of day 1: not before, and not a millisecond after seven days."""
+    uploaded = np.full(7, np.nan)
+    uploaded[1] = DAY // 2
+    found = Exposures(small_log(ROWS, days=30).metadata, ItemFacts(uploaded=uploaded))
+    at = DAY // 2
+    found.add(rows_at(at - 1, at, at + 7 * DAY, at + 7 * DAY + 1, -1))  # type: ignore[arg-type]
+    assert found.fresh is not None
+    assert found.fresh["shown"][0, 0, 1] == found.fresh["clicked"][0, 0, 1] == 2
+    assert (found.shown[0, 0, 1], found.fresh["shown"].sum()) == (4, 2)
+    unseen = rows_at(at) | {"click": np.zeros(1, dtype=np.int8)}
+    found.add(unseen)  # type: ignore[arg-type]
+    assert (found.fresh["shown"].sum(), found.fresh["clicked"].sum()) == (3, 2)
+
+
+@pytest.mark.parametrize("fits", [1, 2])
+def test_who_counts_is_drawn_by_the_users_own_numbers(fits: int) -> None:
+    """Of each arm with each fit as many as the smallest has, those with the lowest numbers."""
+    scenario = {"design": {"kind": "split"}, "seed": 3, "fits": {"number": fits},
+                "arms": {"a": {}, "b": {}}}  # fmt: skip
+    meta = Metadata(("a", "b"), 90, 6, days=1, control="a", scenario=scenario)
+    found = Exposures(meta, ItemFacts())
+    arm = meta.arm_of_user()
+    assert arm is not None
+    assert found.counted is not None
+    fit = meta.fits.fit_of_user(3, np.arange(90), 2) if fits == 2 else np.zeros(90, dtype=int)
+    draw = uniform(3, Purpose.RESAMPLE, np.arange(90), lane=1)
+    sizes = np.zeros(2, dtype=int)
+    for one in range(fits):
+        cells = [np.flatnonzero((arm == a) & (fit == one)) for a in range(2)]
+        least = min(map(len, cells))
+        sizes += least
+        for cell in cells:
+            order = cell[np.argsort(draw[cell])]
+            assert found.counted[order[:least]].all()
+            assert not found.counted[order[least:]].any()
+    assert found.users.tolist() == sizes.tolist()
+    assert found.shown.shape == (2, fits, 7)
+
+
+def test_users_who_are_not_drawn_are_not_counted() -> None:
+    scenario = {"design": {"kind": "split"}, "seed": 3}
+    meta = Metadata(("a", "b"), 90, 6, days=1, control="a", scenario=scenario)
+    found = Exposures(meta, ItemFacts())
+    arm = meta.arm_of_user()
+    assert arm is not None
+    assert found.counted is not None
+    rows = {
+        "arm": arm, "user": np.arange(90), "item": np.arange(90) % 6 + 1,
+        "t": np.zeros(90, dtype=int), "click": np.ones(90, dtype=np.int8),
+    }  # fmt: skip
+    found.add(rows)  # type: ignore[arg-type]
+    for a in range(2):
+        own = found.counted & (arm == a)
+        assert found.shown[a, 0].tolist() == np.bincount(
+            np.arange(90)[own] % 6 + 1, minlength=7
+        ).tolist()  # fmt: skip
+
+
+def test_values_by_author_are_sums_and_an_item_of_nobody_is_alone() -> None:
+    top = np.array([[[1.0, 0, 2, 5, 7, 9]]])
+    author = np.array([-1, 1, 0, 1, -1, 0, -1])
+    sums, whole = supply._clustered(top, None, author)
+    assert sums.tolist() == [[[7.0, 3.0, 5.0, 9.0]]]
+    assert whole.tolist() == [[[2.0, 2.0, 1.0, 1.0]]]
+    sums, whole = supply._clustered(top, top * 2, author)
+    assert whole.tolist() == (2 * sums).tolist()
+    counts = np.array([[[9, 1, 0, 2, 5, 7, 9]]])
+    assert supply._by_group(counts, author, 3).tolist() == [[[7, 3, 0]]]
+
+
+def test_shares_and_coefficients_of_sums() -> None:
+    sums = np.array([[[0, 1, 2, 3]], [[1, 1, 0, 0]]])
+    for least, expected in (
+        (1, [[[0, 1, 1, 1]], [[1, 1, 0, 0]]]),
+        (2, [[[0, 0, 1, 1]], [[0] * 4]]),
+    ):
+        values, bottom = supply._of_sums(sums, "share", least, "shown")  # type: ignore[misc]
+        assert (values.tolist(), bottom) == (expected, None)  # type: ignore[union-attr]
+    values, bottom = supply._of_sums(sums, "gini", 1, "shown")  # type: ignore[misc]
+    assert bottom is None
+    for place in ((0, 0), (1, 0)):
+        assert values[place] == pytest.approx(literal_gini_values(sums[place].astype(float)))  # type: ignore[index]
+    none = np.array([[[0, 1]], [[0, 0]]])
+    assert supply._of_sums(none, "gini", 1, "clicked") == "nothing was clicked in one of the arms"
+    assert not isinstance(supply._of_sums(none, "share", 1, "shown"), str)
+
+
+def test_young_items_by_hand() -> None:
+    uploaded = np.full(7, np.nan)
+    uploaded[[1, 4]] = -DAY
+    found = counts(small_log(ROWS), ItemFacts(uploaded=uploaded))
+    assert found.fresh is not None
+    top, whole = supply._young(found, found.shown, found.fresh["shown"], "fresh")  # type: ignore[misc]
+    assert top[:, 0].tolist() == [[2, 0, 0, 0, 0, 0], [3, 0, 0, 1, 0, 0]]  # type: ignore[index]
+    assert whole[:, 0].tolist() == [[2, 1, 1, 0, 0, 0], [3, 0, 0, 1, 0, 0]]  # type: ignore[index]
+    top, whole = supply._young(found, found.shown, None, "cold")  # type: ignore[misc]
+    assert top[:, 0].tolist() == [[0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, 0]]  # type: ignore[index]
+    assert supply._young(found, found.shown, None, "fresh") == (
+        "no catalogue beside the log says when items were uploaded"
+    )
+    found.before[1:] = 1
+    assert supply._young(found, found.shown, None, "cold") == (
+        "the history shows every item of the catalogue"
+    )
+    found.before[0] = found.before[6] = 0
+    assert not isinstance(supply._young(found, found.shown, None, "cold"), str)
+    found.knows_history = False
+    assert supply._young(found, found.shown, None, "cold") == "the log has no history"
+
+
+def test_a_level_is_a_share_with_students_interval() -> None:
+    side = side_of(small_log(ROWS))
+    assert (side.unit, side.n_items, side.n_authors, side.users) == (
+        "item",
+        6,
+        None,
+        {"a": 4, "b": 4},
+    )
+    values = np.array([1.0, 1, 1, 0, 0, 0])
+    for level in (0.95, 0.5):
+        found = side.level("items_shown", "a", level)
+        assert found is not None
+        half = stats.t.ppf(0.5 + level / 2, 5) * values.std(ddof=1) / np.sqrt(6)
+        assert (found.metric, found.arm, found.value) == ("items_shown", "a", 0.5)
+        assert (found.low, found.high) == pytest.approx((max(0.5 - half, 0), min(0.5 + half, 1)))
+    clicked = side.level("items_clicked", "b")
+    assert clicked is not None
+    assert clicked.low == 0.0
+    assert side.level("authors_shown", "a") is None
+    assert side.moments("authors_shown", "a", "b") is side.moments("click", "a", "b") is None
+    assert side.replicated("authors_shown", "a", "b") is None
+    assert side.replicated("click", "a", "b") is None
+
+
+def test_reasons_why_there_is_nothing_to_say() -> None:
+    rows = [(*row[:3], -1) for row in ROWS if row[0] < 2]
+    side = side_of(small_log(rows))
+    assert side.absent == {
+        "items_clicked": "the log has no clicks",
+        "item_click_gini": "the log has no clicks",
+        "fresh_click_share": "the log has no clicks",
+        "cold_click_share": "the log has no clicks",
+        "authors_clicked": "the log has no clicks",
+        "item_exposure_gini": "nothing was shown in one of the arms",
+        "fresh_exposure_share": "no catalogue beside the log says when items were uploaded",
+        "authors_shown": "no catalogue beside the log says who made an item",
+        "authors_shown@3": "no catalogue beside the log says who made an item",
+        "authors_clicked@100": "the log has no clicks",
+        "author_click_gini": "the log has no clicks",
+        "author_exposure_gini": "no catalogue beside the log says who made an item",
+        "authors_shown@100": "no catalogue beside the log says who made an item",
+    }
+    nothing = SupplySide.unknown({"x": metric("items_shown")}, ["a", "b"], "a reason")
+    assert nothing.absent == {"x": "a reason"}
+    assert (nothing.arms, nothing.users, nothing.n_items, nothing.n_authors) == (
+        ("a", "b"),
+        {},
+        0,
+        None,
+    )
+    assert (nothing.reason, nothing.tables, nothing.level("x", "a")) == ("a reason", {}, None)
+
+
+def test_some_arms_only() -> None:
+    exposures = counts(small_log(ROWS))
+    side = supply_side(exposures, {"items_shown": metric("items_shown")}, ["b"])
+    assert (side.arms, side.users, list(side.metrics)) == (("b",), {"b": 4}, ["items_shown"])
+    assert side.tables["item"].pooled.arms == ("b",)
+    assert levels(side, "items_shown") == pytest.approx([2 / 6])
+    assert set(supply_side(exposures).metrics) == set(asked(exposures.meta))
+
+
+def test_metrics_that_are_asked_for() -> None:
+    meta = small_log(ROWS).metadata
+    usual = list(asked(meta))
+    also = asked(meta, ["items_shown@4", "click", "nonsense"])
+    assert list(also) == [*usual, "items_shown@4"]
+    named = small_log(ROWS, scenario={"metrics": ["click", "authors_shown@9"]}).metadata
+    assert list(asked(named)) == [*usual, "authors_shown@9"]
+    declared_of = {"metrics": ["click", {"items_shown": {"better": "lower"}}]}
+    changed = asked(small_log(ROWS, scenario=declared_of).metadata)["items_shown"]
+    assert changed.higher_is_better is False
+
+
+def test_why_nothing_is_known_of_a_log() -> None:
+    assert supply.unknown(small_log(ROWS).metadata) is None
+    assert supply.unknown(interleaved_log(3, 0.5).metadata) == (
+        "the arms share each slate, and what each would show alone is not known"
+    )
+    switched = switchback_log([0, 1], np.ones((3, 2), dtype=int))
+    assert supply.unknown(switched.metadata) == (
+        "the arms serve on different days, and what is shown depends on the days before"
+    )
+    history = small_log([row for row in ROWS if row[0] == 0], arms=("history",), control="")
+    assert supply.unknown(history.metadata) == "the log is a history: there are no arms"
