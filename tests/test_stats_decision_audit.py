@@ -7,23 +7,30 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
+from math import inf, nan, sqrt
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from simulator.log.metrics import Declared, declared, metric
+from simulator.log.metrics import Absolute, Declared, declared, metric
 from simulator.report import audited
 from simulator.report.stored import decode, encode
 from simulator.stats import decision_audit as decisions
 from simulator.stats import margins as bounds
-from simulator.stats.decision import chance_of_false_harm
-from simulator.stats.decision_audit import AuditedDecision, decision_audit
-from simulator.stats.fit_audit import Assignment
+from simulator.stats.choices import Choices
+from simulator.stats.decision import Decision, chance_of_false_harm, decide, evidence
+from simulator.stats.decision_audit import AuditedDecision, PlantedTruth, decision_audit
+from simulator.stats.fit_audit import Assignment, FitPopulation, draw_sample
 from simulator.stats.margins import Margin
+from simulator.stats.randomise import Rate
 from simulator.stats.rule import Rule
+from simulator.stats.unit_table import UnitTable
 from simulator.stats.user_days import UserDays
+from simulator.stats.verdict import Lift, noncentrality
 
 ARMS = ("old", "new", "newer")
 ROLES = {
@@ -196,3 +203,321 @@ def test_an_older_audit_has_no_decisions(tmp_path: Path) -> None:
     summary = audited.beside(tmp_path)
     assert summary is not None
     assert summary.decisions == ()
+
+
+def audited_row(ship: float, promise: float, *, at_least: bool, n: int = 400) -> AuditedDecision:
+    rate = Rate(ship, 0.0, 1.0)
+    return AuditedDecision("equal", "", "any", "models", Assignment.PAIRED, "", 100, n, nan, rate,
+                           rate, rate, promise, at_least)  # fmt: skip
+
+
+def test_a_promise_is_kept_within_three_errors_and_on_one_side() -> None:
+    """Of 400 samples a share of .1 has an error of .015."""
+    assert audited_row(0.1, 0.3, at_least=False).error == pytest.approx(0.015)
+    for off, holds in ((0.0449, True), (0.0451, False)):
+        assert audited_row(0.1 + off, 0.1, at_least=False).holds is holds
+        assert audited_row(0.1 - off, 0.1, at_least=True).holds is holds
+    assert audited_row(0.0, 0.1, at_least=False).holds
+    assert audited_row(1.0, 0.1, at_least=True).holds
+
+
+def test_means_are_moved_by_scaling_or_by_a_shift_of_every_unit() -> None:
+    top, bottom = np.array([0.0, 1.0, 5.0]), np.array([1.0, 1.0, 2.0])
+    moved = decisions._moved
+    assert moved(top, None, 3.0).tolist() == [0.0, 1.5, 7.5]
+    assert moved(top, bottom, 3.0).tolist() == [0.0, 2.0, 10.0]
+    for wished in (0.0, -1.0):
+        assert moved(top, None, wished).tolist() == [wished - 2, wished - 1, wished + 3]
+    assert moved(top, bottom, -0.5).tolist() == [-2.0, -1.0, 1.0]
+    assert moved(np.zeros(3), None, 2.0).tolist() == [2.0, 2.0, 2.0]
+    assert moved(np.array([-1.0, 4.0, 3.0]), None, 3.0).tolist() == [0.0, 5.0, 4.0]
+    assert moved(np.array([-3.0, -1.0, -2.0]), None, -1.0).tolist() == [-2.0, 0.0, -1.0]
+
+
+def known(**roles: Declared) -> dict[str, Any]:
+    return dict(declared({m: metric(m) for m in roles}, roles))
+
+
+METRICS = known(
+    click=Declared(role="success"),
+    hate=Declared(role="success", better="lower"),
+    like=Declared(role="guardrail", margin=0.1),
+    follow=Declared(role="guardrail", margin=Absolute(0.5)),
+    comment=Declared(role="guardrail", margin=0.2, better="lower"),
+    forward=Declared(role="success"),
+    sessions=Declared(role="deterioration"),
+)
+MEANS = {"click": 4.0, "hate": -2.0, "like": -3.0, "follow": 9.0, "comment": 5.0, "forward": 0.0}
+
+
+def test_truths_are_planted_for_every_guardrail_and_every_success(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    samples = SimpleNamespace(means=lambda: MEANS)
+    found = dict.fromkeys(METRICS, 7.0) | {"click": 0.5, "hate": 0.25, "forward": 0.125}
+    monkeypatch.setattr(decisions, "_detectable", lambda _: found)
+    best = {"click": 1.5, "hate": -0.75, "forward": 0.375}
+    expected = [
+        PlantedTruth("equal"),
+        PlantedTruth("harmed", "like", {**best, "like": -0.1 * 3.0}, -0.1),
+        PlantedTruth("harmed", "follow", {**best, "follow": -0.5}, -0.5),
+        PlantedTruth("harmed", "comment", {**best, "comment": 1.0}, 0.2),
+        PlantedTruth("better", "click", {"click": 0.5}, 0.125),
+        PlantedTruth("better", "hate", {"hate": -0.25}, -0.125),
+    ]
+    truths = list(decisions._truths(samples, METRICS))  # type: ignore[arg-type]
+    assert truths[1].differences == pytest.approx(expected[1].differences)
+    assert [truths[0], *truths[2:-1]] == [expected[0], *expected[2:]]
+    last = truths[-1]
+    assert (last.metric, last.differences) == ("forward", {"forward": 0.125})
+    assert np.isnan(last.lift), "of a mean of 0 there is no share"
+    # A success that nothing can show is not planted.
+    found["click"] = inf
+    truths = list(decisions._truths(samples, METRICS))  # type: ignore[arg-type]
+    assert [t.metric for t in truths] == ["", "like", "follow", "comment", "hate", "forward"]
+    assert "click" not in truths[1].differences  # type: ignore[operator]
+
+
+def lift_row(m: str, arm: str, se: float, df: float, level: float = 0.99) -> Lift:
+    return Lift(m, arm, "user", 1.0, 1.0, 0.0, nan, nan, nan, df, nan, nan, 9, nan, se,
+                level_adjusted=level)  # fmt: skip
+
+
+def pilots(rows: list[list[Lift]], **more: Any) -> Any:
+    """Samples whose pilot has these rows; what is asked of them is noted."""
+    asked: list[Any] = []
+
+    def found(truth: PlantedTruth, repetitions: int) -> list[Any]:
+        asked.append((truth, repetitions))
+        return [(one, []) for one in rows]
+
+    metrics = {m: METRICS[m] for m in ("click", "like", "follow", "comment", "sessions")}
+    return SimpleNamespace(evidence=found, asked=asked, metrics=metrics, means=lambda: MEANS,
+                           rule=Rule(0.9), **more)  # fmt: skip
+
+
+ROWS = [
+    [lift_row("click", "a", 3.0, 10.0), lift_row("click", "b", 4.0, 30.0, 0.95),
+     lift_row("like", "a", 0.1, 20.0)],
+    [lift_row("click", "a", 0.0, nan), lift_row("click", "b", 12.0, 50.0),
+     lift_row("like", "a", 0.1, 40.0), lift_row("follow", "a", 0.2, 8.0),
+     lift_row("comment", "a", nan, nan)],
+]  # fmt: skip
+
+
+def test_a_pilot_tells_the_errors_where_nothing_differs() -> None:
+    samples = pilots(ROWS)
+    # Of 3, 4 and 12 the root mean square; of 10, 30 and 50 the median; the first row's level.
+    assert decisions._pilot(samples) == {
+        "click": (pytest.approx(sqrt(169 / 3)), 30.0, 0.99),
+        "like": (pytest.approx(0.1), 30.0, 0.99),
+        "follow": (pytest.approx(0.2), 8.0, 0.99),
+    }
+    ((truth, repetitions),) = samples.asked
+    assert (truth.truth, truth.differences, repetitions) == ("better", {}, 40)
+    detectable = decisions._detectable(samples)
+    assert detectable == {
+        "click": pytest.approx(sqrt(169 / 3) * noncentrality(30.0, 0.8, 0.99)),
+        "like": pytest.approx(0.1 * noncentrality(30.0, 0.8, 0.99)),
+        "follow": pytest.approx(0.2 * noncentrality(8.0, 0.8, 0.99)),
+        "comment": inf,
+        "sessions": inf,
+    }
+
+
+def test_guardrails_are_safe_as_often_as_the_noncentral_t_says() -> None:
+    """Relative margins of a mean of -3, and .5 in units; at 90% one-sided tests of 10%."""
+    samples = pilots(ROWS)
+    missed = [
+        stats.nct.cdf(stats.t.ppf(0.9, df), df, size / se)
+        for size, se, df in ((0.3, 0.1, 30.0), (0.5, 0.2, 8.0))
+    ]
+    assert min(missed) > 0.04
+    assert decisions._power_of_safety(samples) == pytest.approx(1 - sum(missed))
+    hopeless = [[lift_row(m, "a", 100.0, 20.0) for m in ("like", "follow")]]
+    assert decisions._power_of_safety(pilots(hopeless)) == 0.0
+    assert decisions._power_of_safety(pilots([[lift_row("click", "a", 1.0, 9.0)]])) == 1.0
+
+
+def decision(*answers: str) -> Decision:
+    arms = tuple(SimpleNamespace(answer=answer) for answer in answers)
+    return Decision("models", arms)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("alternative", ["two-sided", "better"])
+def test_a_tally_counts_arms_each_and_where_all_are_equal_the_test(
+    alternative: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = Rule(0.9, alternative)  # type: ignore[arg-type]
+    samples: Any = SimpleNamespace(
+        metrics=METRICS, treatments=("a", "b"), rule=rule, on="models", n=77, fits="3 fits",
+        assignment=Assignment.SPLIT,
+    )  # fmt: skip
+    answers = [("ship", "hold"), ("drop", "drop"), ("hold", "drop"), ("drop", "ship"),
+               ("hold", "hold")]  # fmt: skip
+
+    def rows(truth: PlantedTruth) -> list[AuditedDecision]:
+        tally = decisions._Tally(samples, truth)
+        for one in answers:
+            tally.add(decision(*one))
+        return list(tally.rows())
+
+    def row(
+        truth: PlantedTruth, arm: str, ship: int, hold: int, drop: int, promise: float
+    ) -> AuditedDecision:
+        counts = (Rate.of(n, 5) for n in (ship, hold, drop))
+        return AuditedDecision(
+            truth.truth, truth.metric, arm, "models", Assignment.SPLIT, "3 fits", 77, 5,
+            truth.lift, *counts, promise, truth.truth == "better",
+        )  # fmt: skip
+
+    equal = PlantedTruth("equal", lift=0.0)
+    one_side = pytest.approx(0.1 if alternative == "better" else 0.05)
+    assert rows(equal) == [row(equal, "any", 2, 2, 1, one_side)]
+    harmed = PlantedTruth("harmed", "like", lift=-0.1)
+    expected = [("a", 1, 2, 2), ("b", 1, 2, 2)]
+    assert rows(harmed) == [row(harmed, *one, pytest.approx(0.1)) for one in expected]
+    better = PlantedTruth("better", "click", lift=0.2)
+    for safety, least in ((0.95, None), (0.1, 0.0)):
+        monkeypatch.setattr(decisions, "_power_of_safety", lambda _, safety=safety: safety)
+        harm = chance_of_false_harm(METRICS, "click", rule)
+        assert harm > 0
+        promise = least if least is not None else pytest.approx(0.8 - 0.05 - harm)
+        assert rows(better) == [row(better, *one, promise) for one in expected]
+
+
+@pytest.mark.parametrize("assignment", list(Assignment))
+def test_samples_of_models_are_those_of_their_draws(assignment: Assignment) -> None:
+    """Drawn again from the same generator, user by user, and put through the report's functions."""
+    table = days(ROLES | {"click_rate": Declared()}, n=30).by("user")
+    metrics = {m: one for m, one in table.metrics.items() if m != "like"}
+    arms = ("newer", "old")
+    rule = Rule(0.8, "better")
+    samples = decisions._Models(table, metrics, arms, assignment, 25, 6, rule)
+    assert (samples.treatments, samples.on, samples.fits, samples.n) == (
+        ("old",), "models", "", 25
+    )  # fmt: skip
+    places = [2, 0]
+    assert samples.means() == {m: pytest.approx(table.numerators[m][2].mean()) for m in metrics}
+    planted = PlantedTruth("better", "click", {"click": 0.5}, 0.1)
+    for truth in (PlantedTruth("equal"), planted):
+        own = {m: table.numerators[m][places].copy() for m in metrics}
+        if truth is planted:
+            for m in metrics:
+                wished = own[m][0].mean() + (0.5 if m == "click" else 0.0)
+                own[m][1] *= wished / own[m][1].mean()
+        generator = np.random.default_rng([6, 25, 2])
+        for rows, margins in samples.evidence(truth, 3):
+            users = generator.integers(0, 30, 25)
+            assigned = None
+            if assignment is Assignment.SPLIT:
+                assigned = generator.integers(0, 2, 25)
+                which = np.zeros(25, dtype=int) if truth is not planted else assigned
+                values = {m: np.array([own[m][a, u] for a, u in zip(which, users, strict=True)])
+                          for m in metrics}  # fmt: skip
+            else:
+                order = np.tile([[0], [1]], 25)
+                if truth is not planted:
+                    order = generator.permuted(order, axis=0)
+                values = {m: np.stack([own[m][order[side], users] for side in (0, 1)])
+                          for m in metrics}  # fmt: skip
+            one = UnitTable("user", arms, metrics, values, assigned=assigned)
+            expected = evidence(one, "newer", choices=Choices(level=0.8, alternative="better"))
+            assert [repr(row) for row in rows] == [repr(row) for row in expected[0]]
+            assert margins == expected[1]
+        (decided,) = samples.decisions(truth, 1)
+        rows, margins = next(samples.evidence(truth, 1))
+        assert decided == decide(rows, margins, metrics, on="models")
+
+
+def test_ratios_keep_their_denominators_when_a_lift_is_planted() -> None:
+    random = np.random.default_rng(2)
+    top, bottom = random.gamma(2.0, 1.0, (2, 9)), random.gamma(5.0, 1.0, (2, 9))
+    metrics = {"click_rate": metric("click_rate")}
+    table = UnitTable("user", ("a", "b"), metrics, {"click_rate": top}, {"click_rate": bottom})
+    samples = decisions._Models(table, metrics, ("b", "a"), Assignment.PAIRED, 5, 1)
+    assert samples.rule == Rule()
+    mean = top[1].sum() / bottom[1].sum()
+    assert samples.means() == {"click_rate": pytest.approx(mean)}
+    moved, below = samples.planted(PlantedTruth("better", differences={"click_rate": 0.2}))[
+        "click_rate"
+    ]
+    assert (below == bottom[[1, 0]]).all()  # type: ignore[operator]
+    assert (moved[0] == top[1]).all()
+    assert moved[1] == pytest.approx(top[0] * (mean + 0.2) * bottom[0].sum() / top[0].sum())
+    rows, _ = next(samples.evidence(PlantedTruth("equal"), 1))
+    assert rows[0].n_units == 5
+
+
+@pytest.mark.parametrize("dealing", ["divided", "crossed"])
+def test_samples_of_methods_are_those_of_their_draws(dealing: Any) -> None:
+    """Both arms have fits of one method; a lift multiplies what the treatment has."""
+    source = days(fits=6, n=20)
+    population = FitPopulation(source)
+    metrics = {m: one for m, one in source.metrics.items() if m != "like"}
+    rule = Rule(0.9)
+    samples = decisions._Methods(population, metrics, "new", dealing, 3, 15, 4, rule)
+    assert (samples.treatments, samples.fits, samples.on) == (
+        ("new",), f"3 fits {dealing}", "methods"
+    )  # fmt: skip
+    mean = np.mean([life.by("user").numerators["click"][1].mean() for life in source.lives])
+    assert samples.means()["click"] == pytest.approx(mean)
+    truth = PlantedTruth("better", "click", {"click": 0.3 * mean}, 0.3)
+    generator = np.random.default_rng([4, 3, 15])
+    for rows, margins in samples.evidence(truth, 2):
+        drawn = draw_sample(population, generator, 3, 15, dealing, Assignment.PAIRED)
+        tables = drawn.tables(("new", "new"), drawn.fits)
+        for row in rows:
+            plain = tables.replicated(row.metric, "control", "treatment").methods
+            factor = 1.3 if row.metric == "click" else 1.0
+            assert plain is not None
+            assert row.control_mean == pytest.approx(plain.control)
+            assert row.treatment_mean == pytest.approx(factor * plain.treatment)
+            variance = plain.var_control + factor**2 * plain.var_treatment - 2 * factor * plain.cov
+            assert row.se == pytest.approx(sqrt(variance))
+            assert (row.arm, row.unit, row.confidence) == ("treatment", "user", 0.9)
+        assert [row.metric for row in rows] == list(metrics)
+        assert [(one.metric, one.arm, one.level) for one in margins] == [
+            ("click", "treatment", pytest.approx(0.8))
+        ]
+        assert margins[0].lift == pytest.approx(
+            next(row.lift for row in rows if row.metric == "click")
+        )
+
+
+def test_progress_counts_the_samples_of_every_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal, one harmed guardrail and one success, of twins and of a split, 3 samples each."""
+    calls: list[Any] = []
+    monkeypatch.setattr(decisions, "PILOT", 3)
+    rows = decision_audit(days(n=40), "old", arms=["newer"], repetitions=3, n=30,
+                          progress=lambda *one: calls.append(one))  # fmt: skip
+    assert calls == [("decisions", i, 18, {}) for i in range(1, 19)]
+    assert [(row.truth, row.metric, row.arm, row.assignment.value) for row in rows] == [
+        (truth, m, arm, assignment)
+        for assignment in ("paired", "split")
+        for truth, m, arm in (
+            ("equal", "", "any"), ("harmed", "click", "newer"), ("better", "watch_time", "newer")
+        )
+    ]  # fmt: skip
+    assert {(row.n, row.repetitions, row.on) for row in rows} == {(30, 3, "models")}
+
+
+def test_methods_are_decided_where_fits_leave_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    class Samples:
+        def __init__(self, population: Any, metrics: Any, arm: str, dealing: str, size: int,
+                     n: int, seed: int, rule: Rule) -> None:  # fmt: skip
+            made.append((arm, dealing, size, n, seed, rule))
+
+    monkeypatch.setattr(decisions, "_Methods", Samples)
+    monkeypatch.setattr(decisions, "_truths", lambda *_: iter(()))
+    source, rule = days(fits=12, n=20), Rule(0.9)
+    for arms, who in (((), ("new", "newer")), (("newer",), ("newer",))):
+        made.clear()
+        decision_audit(source, "old", arms=arms, fits=[2, 3, 4], fit_n=9, seed=5, rule=rule)
+        # 12 fits are 4 for each of 3, and not of 4.
+        assert made == [
+            (arm, dealing, size, 9, 5, rule)
+            for arm in who for size in (2, 3) for dealing in ("divided", "crossed")
+        ]  # fmt: skip
