@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from simulator.cli.audit import blocks, content
 from simulator.report import audited
 from simulator.stats import audit as audits
-from simulator.stats import fit_audit, moments, units
+from simulator.stats import fit_audit, intervals, moments, tests, units
 from simulator.stats.fit_audit import AuditedMethods
+from simulator.stats.randomise import Rate
 from simulator.stats.replication import Dealing
+from simulator.stats.rule import OneTest, Rule
 from simulator.stats.unit_table import TableError
 from simulator.stats.user_days import UserDays
 
@@ -201,3 +204,174 @@ def test_the_audit_of_methods_lies_beside_the_report(tmp_path: Path) -> None:
     )
     assert not only.rows
     assert {row.assignment for row in only.methods} == {"split"}
+
+
+def methods_row(**changes: Any) -> fit_audit.AuditedMethods:
+    good, nothing = Rate.of(20, 400), Rate.of(0, 0)
+    row = fit_audit.AuditedMethods(
+        "click", "b", fit_audit.Assignment.SPLIT, "divided", 3, 100, 400, good, good, 0.0, nothing,
+        nothing, 0.1, 0.0,
+    )  # fmt: skip
+    return replace(row, **changes)
+
+
+def share(value: float) -> Rate:
+    return Rate(value, 0.0, 1.0)
+
+
+def test_methods_hold_within_three_errors_of_both_kinds_and_on_one_side() -> None:
+    """Of 400 samples 5% and 95% have an error of .0109; with a further .02 of fits, .0228."""
+    assert methods_row().analysis == "methods, split, 3 fits divided"
+    for of_fits, error in ((0.0, np.sqrt(0.05 * 0.95 / 400)), (0.02, 0.0227761)):
+        for off, holds in ((2.99 * error, True), (3.01 * error, False)):
+            for changes in ({"error": share(0.05 + off)}, {"coverage": share(0.95 - off)}):
+                row = methods_row(between_fits=of_fits, **changes)
+                assert (row.holds, row.warning is None) == (holds, holds)
+    # Cautious tests and long intervals keep their promise.
+    for changes in ({"error": share(0.0)}, {"coverage": share(1.0)}):
+        assert methods_row(**changes).holds
+    lost = methods_row(error=share(0.2), coverage=share(0.7))
+    assert lost.faults == [
+        "false positives 20.0% instead of 5%", "coverage 70.0% instead of 95%"
+    ]  # fmt: skip
+    assert lost.warning == (
+        "click, methods, split, 3 fits divided, 100 users: false positives 20.0% instead of 5%,"
+        " coverage 70.0% instead of 95%"
+    )
+    assert methods_row(error=share(0.2), undefined=1.0).holds
+    assert not methods_row(error=share(0.2), undefined=0.99).holds
+    other = methods_row(error=share(0.2), level=0.9)
+    assert other.faults == ["false positives 20.0% instead of 10%"]
+    assert not methods_row(coverage=share(0.95), level=0.999).holds
+
+
+@pytest.mark.parametrize("dealing", ["divided", "crossed"])
+def test_counts_are_those_of_each_samples_verdicts(dealing: Dealing) -> None:
+    """Every sample is drawn again and judged by itself, at 70%, one-sided for a metric that has a
+    direction.
+    """
+    days = lived(0.4, n_fits=8, metrics=("click", "click_rate"))
+    rule, repetitions = Rule(0.7, "better"), 6
+    calls: list[Any] = []
+    rows = fit_audit.fit_audit(
+        days, "a", repetitions=repetitions, sizes=(2, 3), n=40, seed=3, analyses=[dealing],
+        rule=rule, progress=lambda *one: calls.append(one),
+    )  # fmt: skip
+    kinds = [(arm, kind) for arm in ("a", "b") for kind in fit_audit.Assignment]
+    assert [(row.arm, row.assignment, row.metric) for row in rows] == [
+        (*kind, m) for kind in kinds for m in ("click", "click_rate")
+    ]
+    assert {(row.n_fits, row.n, row.repetitions, row.dealing) for row in rows} == {
+        (2, 40, repetitions, dealing)
+    }
+    assert calls == [("methods", i, 24, {}) for i in range(1, 25)]
+    people = fit_audit.FitPopulation(days)
+    for row in rows:
+        generator = np.random.default_rng([3, 2, 40])
+        test = rule.test(people.metrics[row.metric])
+        counts = dict.fromkeys(("error", "models", "power", "covered", "undefined"), 0)
+        absent = np.ones((repetitions, 8), dtype=bool)
+        rejected = []
+        for r in range(repetitions):
+            sample = fit_audit.draw_sample(people, generator, 2, 40, dealing, row.assignment)
+            absent[r, sample.fits.ravel()] = False
+            null = sample.tables((row.arm, row.arm), sample.fits).replicated(
+                row.metric, "control", "treatment"
+            )
+            same = np.stack([sample.fits[0], sample.fits[0]])
+            effect = sample.tables(("a", row.arm), same).replicated(
+                row.metric, "control", "treatment"
+            )
+            p = tests.t_test(null.methods, test.side).p
+            rejected.append(p < 1 - 0.7)
+            counts["error"] += p < 0.3
+            counts["models"] += tests.t_test(null.models, test.side).p < 0.3
+            counts["power"] += tests.t_test(effect.methods, test.side).p < 0.3
+            low, high = intervals.opened(intervals.fieller(effect.methods, 2 * 0.7 - 1), test.side)
+            counts["covered"] += low <= people.lift(row.metric, "a", row.arm) <= high
+        assert test.side == "greater"
+        assert (row.level, row.alternative, row.undefined) == (0.7, "greater", 0.0)
+        assert row.error == Rate.of(counts["error"], repetitions)
+        assert row.models_error == Rate.of(counts["models"], repetitions)
+        noise = fit_audit.between_fits(np.array(rejected), absent)
+        assert row.between_fits == pytest.approx(noise, nan_ok=True)
+        if row.arm == "b":
+            assert row.power == Rate.of(counts["power"], repetitions)
+            assert row.coverage == Rate.of(counts["covered"], repetitions)
+            assert row.lift == people.lift(row.metric, "a", "b")
+        else:
+            assert np.isnan([row.power.value, row.coverage.value, row.lift]).all()
+    assert 0 < sum(row.error.value for row in rows) < len(rows)
+    alone = fit_audit.fit_audit(days, "a", arms=("b",), repetitions=3, sizes=(2,), n=20)
+    assert {row.arm for row in alone} == {"b"}
+    assert fit_audit.fit_audit(days, "a", arms=("c",), repetitions=3, sizes=(2,), n=20) == ()
+
+
+def test_a_sample_draws_users_then_fits_then_slots_then_arms() -> None:
+    people = fit_audit.FitPopulation(lived(0.4, n_fits=5))
+    for dealing, assignment in (
+        ("divided", fit_audit.Assignment.PAIRED),
+        ("crossed", fit_audit.Assignment.SPLIT),
+    ):
+        sample = fit_audit.draw_sample(people, np.random.default_rng(2), 3, 9, dealing, assignment)  # type: ignore[arg-type]
+        generator = np.random.default_rng(2)
+        assert (sample.users == generator.integers(0, people.n_users, 9)).all()
+        assert (sample.fits == generator.integers(0, 5, (2, 3))).all()
+        slot, coin = generator.integers(0, 3, 9), generator.integers(0, 2, 9)
+        if dealing == "divided":
+            assert sample.assigned is None
+            assert (sample.slot == slot).all()
+        else:
+            assert sample.slot is None
+            assert (sample.assigned == coin).all()
+
+
+def test_a_sample_in_which_nothing_varies_says_nothing() -> None:
+    still = moments.paired(np.ones(5), np.ones(5))
+    sound = moments.paired(np.arange(5.0), np.arange(5.0)[::-1] + np.array([0, 0, 3.0, 0, 0]))
+    verdicts = fit_audit._Verdicts([still, sound, sound, still], [still, sound, still, still])
+    kind = (fit_audit.Assignment.PAIRED, "crossed", 2, 5)
+    absent = np.array([[True, False], [False, True], [True, False], [True, True]])
+    row = fit_audit._row("m", "b", kind, verdicts, None, 0.5, absent, OneTest())  # type: ignore[arg-type]
+    assert (row.undefined, row.repetitions, row.n_fits, row.n) == (0.75, 4, 2, 5)
+    assert row.error == Rate.of(0, 4)
+
+
+def test_the_jackknife_over_fits_by_hand() -> None:
+    """Three fits: shares without each in turn, less what Monte Carlo brings."""
+    absent = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1]], bool)
+    counted = np.array([1, 1, 0, 0, 0, 1], bool)
+    shares = np.array([3 / 3, 1 / 3, 1 / 3])
+    spread = ((shares - shares.mean()) ** 2).sum()
+    noise = 0.25 * 3 * (1 / 3 - 1 / 6)
+    expected = np.sqrt((spread - noise) * 2 / 3)
+    assert fit_audit.between_fits(counted, absent) == pytest.approx(expected)
+    assert fit_audit.between_fits(np.ones(6, dtype=bool), absent) == 0.0
+
+
+def test_arms_are_audited_whose_fits_are_twelve_and_not_all_the_same() -> None:
+    many = lived(0.4, n_fits=12)
+    assert fit_audit.audited_arms(many) == ("a", "b")
+    assert fit_audit.audited_arms(many, (4, 3, 10)) == ("a", "b")
+    assert fit_audit.audited_arms(many, (4,)) == ()
+    assert fit_audit.audited_arms(replace(many, fits=(12, 11))) == ("a",)
+    assert fit_audit.audited_arms(replace(many, fitted_once=frozenset({"a"}))) == ("b",)
+    for none in (
+        replace(many, lives=()),
+        replace(many, assigned=np.zeros(N_USERS, dtype=int)),
+        replace(many, switched=np.zeros(1, dtype=int)),
+    ):
+        assert fit_audit.audited_arms(none) == ()
+    assert fit_audit.why_not(many) == ""
+    assert fit_audit.why_not(many, (4,)) == (
+        "Samples of 4 fits are drawn from 16 or more, and this run has 12. Run the scenario with"
+        " `fits: {number: 16, design: crossed}` or more."
+    )
+    assert fit_audit.why_not(replace(many, fits=(2, 1), lives=())).startswith(
+        "The users of this run are divided over its 2 fits"
+    )
+    assert fit_audit.why_not(replace(many, fits=(1, 1))).startswith("This run has one fit")
+    assert fit_audit.is_methods_asked(["split, 5 fits"])
+    assert fit_audit.is_methods_asked([])
+    assert not fit_audit.is_methods_asked(["split, 4 fits"])
+    assert fit_audit.is_methods_asked(["split, 4 fits"], (4,))
