@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,9 +32,9 @@ from simulator.stats import (
     wrong,
 )
 from simulator.stats import audit as audits
-from simulator.stats.analyses import ANALYSES, _values, _written_out
-from simulator.stats.randomise import Outcomes, draws
-from simulator.stats.rule import Rule
+from simulator.stats.analyses import ANALYSES, Analysis, Reading, _values, _written_out
+from simulator.stats.randomise import Outcomes, Rate, draws
+from simulator.stats.rule import OneTest, Rule
 from simulator.stats.unit_table import TableError, UnitTable
 from simulator.stats.user_days import UserDays
 from tests.worlds import paired_log
@@ -530,3 +531,278 @@ def test_command(tmp_path: Path) -> None:
     assert bad.exit_code == 2
     missing = CliRunner().invoke(command, [str(tmp_path / "nowhere")])
     assert missing.exit_code == 2
+
+
+def analysis_row(**changes: Any) -> audits.AuditedAnalysis:
+    error, power, coverage = (Rate(x, 0.0, 1.0) for x in (0.05, 0.5, 0.95))
+    row = audits.AuditedAnalysis("click", "b", "split", "Welch t", 500, 400, error, power, coverage,
+                                 0.0, 0.0, 0.1, 0.0, 250.0, True)  # fmt: skip
+    return replace(row, **changes)
+
+
+def test_an_analysis_holds_within_three_errors_on_both_sides() -> None:
+    """Of 400 samples 5% and 95% have an error of .0109."""
+    error = np.sqrt(0.05 * 0.95 / 400)
+    assert analysis_row().holds
+    assert analysis_row().warning is None
+    for off, holds in ((2.99 * error, True), (3.01 * error, False)):
+        for sign in (-1, 1):
+            for name, nominal in (("error", 0.05), ("coverage", 0.95)):
+                row = analysis_row(**{name: Rate(nominal + sign * off, 0.0, 1.0)})
+                assert (row.holds, row.warning is None) == (holds, holds)
+    wrong_rates = {"error": Rate(0.2, 0.0, 1.0), "coverage": Rate(0.8, 0.0, 1.0)}
+    assert analysis_row(**wrong_rates).warning == (
+        "click, Welch t, 500 users: false positives 20.0% instead of 5%, coverage 80.0% instead of"
+        " 95%"
+    )
+    for events, rare in ((100.0, False), (99.4, True)):
+        said = analysis_row(error=Rate(0.2, 0.0, 1.0), events=events).warning
+        assert ("instead of 5% (only about 99 users with events an arm)" in str(said)) is rare
+    assert analysis_row(**wrong_rates, undefined=1.0).holds
+    assert not analysis_row(**wrong_rates, undefined=0.99).holds
+    other = analysis_row(**wrong_rates, level=0.8)
+    assert other.holds, "20% and 80% are what is nominal"
+    assert analysis_row(level=0.8).warning == (
+        "click, Welch t, 500 users: false positives 5.0% instead of 20%, coverage 95.0% instead of"
+        " 80%"
+    )
+    assert analysis_row().alternative == "two-sided"
+
+
+def reading(test: OneTest, value: float, n: int = 4) -> Reading:
+    """Samples whose lifts are -10%, 0, 10% and none, with intervals of .1 around them."""
+    treatment = np.array([0.9, 1.0, 1.1, 1.0])[:n] * value
+    control = np.array([1.0, 1.0, 1.0, 0.0])[:n] * value
+    lift = np.array([-0.1, 0.0, 0.1, 0.0])[:n]
+    rejected = np.array([True, False, True, True])[:n]
+    return Reading(rejected, lift - 0.1, lift + 0.1, control, treatment,
+                   np.array([True, True, True, False])[:n])  # fmt: skip
+
+
+def test_a_tally_counts_errors_power_coverage_and_bias() -> None:
+    test = OneTest(0.9, "greater")
+    tally = audits._Tally(test)
+
+    def read(made: Any, how: OneTest) -> Reading:
+        assert how is test
+        one = reading(how, 2.0)
+        return one if made == "effect" else one._replace(rejected=np.array([False, True, False, False]))  # noqa: E501 # fmt: skip
+
+    tally.add(read, ("null", "effect"), 0.1)
+    tally.add(read, ("null", "effect"), 0.0)
+    counted = (tally.rejected_null, tally.rejected, tally.undefined, tally.total)
+    assert counted == (2, 6, 2, 8)
+    # Of [-.2, 0], [-.1, .1], [0, .2] and [-.1, .1] those that hold .1, then 0: ends count.
+    assert tally.covered == 3 + 4
+    errors = np.array([-0.2, -0.1, 0.0, -0.1, 0.0, 0.1])
+    bias, error = tally.bias
+    assert bias == pytest.approx(errors.mean())
+    assert error == pytest.approx(errors.std() / np.sqrt(6))
+    empty = audits._Tally(test)
+    assert np.isnan(empty_bias(empty)).all()
+
+
+def empty_bias(tally: audits._Tally) -> tuple[float, float]:
+    """Of samples none of which has a lift."""
+    tally.errors.append(np.zeros(0))
+    return tally.bias
+
+
+def people(n: int = 30) -> Outcomes:
+    random = np.random.default_rng(1)
+    c, t = random.poisson(1.0, n) * 1.0, random.poisson(1.3, n) * 1.0
+    return Outcomes("click", "b", (c,), (t,), (c[:, None],), (t[:, None],), None)
+
+
+def never(*_: Any) -> Any:
+    raise AssertionError
+
+
+def test_rounding_at_the_ends_of_an_interval_is_no_lack_of_coverage() -> None:
+    for truth in (0.5, -3.0):
+        for slack, covers in ((0.9e-9, 1), (1.1e-9, 0)):
+            for sign in (1, -1):
+                end = truth + sign * slack * (1 + abs(truth))
+                low, high = (end, 1e9) if sign > 0 else (-1e9, end)
+                nothing = np.full(1, np.nan)
+                one = Reading(
+                    nothing > 0, np.array([low]), np.array([high]), nothing, nothing, nothing > 0
+                )
+                tally = audits._Tally(OneTest())
+                tally.add(lambda made, test, one=one: one, ("null", "effect"), truth)
+                assert tally.covered == covers, (truth, slack, sign)
+
+
+def test_a_row_of_a_tally_has_its_rates_its_truth_and_its_events() -> None:
+    tally = audits._Tally(OneTest(0.9, "greater"))
+    tally.add(lambda made, test: reading(test, 2.0), ("null", "effect"), 0.1)
+    o = people()
+    doubled = replace(o, treatment=(2 * o.treatment[0],))
+    plain = Analysis("mine", "split", never, never, verdict=True, prepare=lambda _: doubled)
+    row = tally.row(o, plain, 12)
+    share = (o.control[0] != 0).mean()
+    assert row == audits.AuditedAnalysis(
+        "click", "b", "split", "mine", 12, 4, Rate.of(3, 4), Rate.of(3, 4), Rate.of(3, 4),
+        *tally.bias, doubled.lift, 0.25, share * 6, True, 0.9, "greater",
+    )  # fmt: skip
+    ranks = tally.row(o, replace(plain, truth=None, design="paired", verdict=False), 12)
+    assert np.isnan([ranks.coverage.value, ranks.lift]).all()
+    assert (ranks.events, ranks.default, ranks.error) == (share * 12, False, Rate.of(3, 4))
+
+
+def test_a_planted_lift_is_recovered_from_the_means_of_all_samples() -> None:
+    a = Analysis("Welch t, Fieller", "split", never, never)
+    tally = audits._Tally(OneTest())
+    tally.add(lambda made, test: reading(test, 2.0), ("null", "effect"), 0.005)
+    tally.add(lambda made, test: reading(test, 3.0, 3), ("null", "effect"), 0.005)
+    found = audits._planted("click", a, 12, tally)
+    c = np.array([2.0, 2, 2, 0, 3, 3, 3])
+    t = np.array([1.8, 2, 2.2, 2, 2.7, 3, 3.3])
+    ratio = t.mean() / c.mean()
+    cov = np.cov(c, t) / 7
+    variance = (cov[1, 1] - 2 * ratio * cov[0, 1] + ratio**2 * cov[0, 0]) / c.mean() ** 2
+    expected = audits.Planted(
+        "click", "split", 12, 0.005, 0.0, ratio - 1, np.sqrt(variance), Rate.of(tally.covered, 7),
+        Rate.of(5, 7),
+    )  # fmt: skip
+    for name in ("metric", "design", "n", "planted", "coverage", "power"):
+        assert getattr(found, name) == getattr(expected, name), name
+    assert found.mean == pytest.approx(np.mean([-0.1, 0, 0.1] * 2))
+    assert (found.pooled, found.error) == pytest.approx((expected.pooled, expected.error))
+    assert audits.PLANTED == 0.005
+
+
+def fake(name: str, made: list[Any], **more: Any) -> Analysis:
+    """An analysis that notes what it is given, and rejects nothing."""
+
+    def make(o: Outcomes, heads: np.ndarray, tails: np.ndarray) -> tuple[Any, Any]:
+        made.append((name, o.metric, o.arm, heads.sum(axis=1)[0] + tails.sum(axis=1)[0], len(heads),
+                     round(o.lift, 9)))  # fmt: skip
+        return len(heads), len(heads)
+
+    def read(n: int, test: OneTest) -> Reading:
+        zero = np.zeros(n)
+        return Reading(zero > 0, zero - 9, zero + 9, zero + 1, zero + 1, zero == 0)
+
+    return Analysis(name, "paired", make, read, **more)
+
+
+def user_days(n: int = 100) -> UserDays:
+    """Three arms; of the metrics one is always 0, one a quantile, and one has no data."""
+    random = np.random.default_rng(2)
+    names = ("click", "like", "watch_time", "comment", "long_view")
+    quantiles_of = {"watch_time": Declared(quantile=0.5), "long_view": Declared(quantile=0.9)}
+    of = declared({m.name: m for m in units.chosen(list(names))}, quantiles_of)
+    terms = {
+        "click": random.poisson(3.0, (3, n, 2)) * 1.0,
+        "like": np.zeros((3, n, 2)),
+        "watch_time": random.gamma(2.0, 1.0, (3, n, 2)),
+    }
+    terms |= {t.name: terms["watch_time"] for t in of["watch_time"].terms}
+    return UserDays(("a", "b", "c"), n, 2, of, terms, {})
+
+
+def test_an_audit_counts_each_analysis_at_its_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    analyses = (
+        fake("paired t, Fieller", made),
+        fake("ranks", made, slow=True, truth=None),
+        fake("quantile", made, slow=True, smooth=True),
+        fake("few", made, samples=5),
+        fake("never", made, fits=lambda o, n: False),
+    )
+    asked: dict[str, Any] = {}
+
+    def noted(name: str) -> Any:
+        def call(*args: Any, **more: Any) -> tuple[()]:
+            asked[name] = (args[1:], more)
+            return ()
+
+        return call
+
+    for name in ("fit_audit", "decision_audit", "wrong_analyses", "looking"):
+        monkeypatch.setattr(audits, name, noted(name))
+    monkeypatch.setattr(audits, "ANALYSES", analyses)
+    monkeypatch.setattr(randomise, "CELLS", 2 * 100 * 4)  # chunks of 4 samples
+    calls: list[Any] = []
+
+    def progress(*one: Any) -> None:
+        calls.append(one)
+
+    days, rule = user_days(), Rule(0.9)
+    found = audits.audit(
+        days, "a", arms=("c",), repetitions=6, sizes=(30, 25, 40), seed=4, fits=(3,),
+        fit_repetitions=7, decision_repetitions=8, rule=rule, progress=progress,
+    )  # fmt: skip
+    # 25 users leave room for 4 times as many in the run's 100; 40 is the largest size.
+    assert [(row.analysis, row.n, row.repetitions, row.metric, row.arm) for row in found.rows] == [
+        (name, n, 5 if name == "few" else 6, "click", "c")
+        for n, names in (
+            (30, ("paired t, Fieller", "few")),
+            (25, ("paired t, Fieller", "quantile", "few")),
+            (40, ("paired t, Fieller", "ranks", "few")),
+        )
+        for name in names
+    ]
+    truth = round(randomise.outcomes(days, "a", "c", "click").lift, 9)
+    at_30 = [one for one in made if one[3] == 30]
+    assert at_30 == [
+        ("paired t, Fieller", "click", "c", 30.0, 4, truth), ("few", "click", "c", 30.0, 4, truth),
+        ("paired t, Fieller", "click", "c", 30.0, 2, truth), ("few", "click", "c", 30.0, 1, truth),
+    ]  # fmt: skip
+    planted = [one for one in made if one[5] == audits.PLANTED]
+    assert [one[0:4] for one in planted] == [("paired t, Fieller", "click", "c", 40.0)] * 2
+    assert [(one.metric, one.n, one.design) for one in found.planted] == [("click", 40, "paired")]
+    assert calls == [
+        ("audit", done, 18, {}) for done in (4, 6, 10, 12, 16, 18)
+    ]  # fmt: skip
+    assert (found.control, found.repetitions, found.n_users, found.rule) == ("a", 6, 100, rule)
+    assert found.left_out == {
+        "a quantile or a figure of choice": ("watch_time", "long_view"),
+        "no data": ("comment",),
+        "no relative lift, for the control's mean is 0": ("like",),
+    }
+    common = {"seed": 4, "rule": rule, "progress": progress, "arms": ("c",)}
+    assert asked["fit_audit"] == (
+        ("a",), {**common, "repetitions": 7, "sizes": (3,), "n": 25, "analyses": ()}
+    )  # fmt: skip
+    assert asked["decision_audit"] == (
+        ("a",), {**common, "repetitions": 8, "n": 40, "fits": (3,), "fit_n": 25}
+    )  # fmt: skip
+    alpha = pytest.approx(0.1)
+    assert asked["wrong_analyses"] == asked["looking"] == (("a", 6, 4, alpha), {})
+    assert {(row.level, row.alternative) for row in found.rows} == {(0.9, "two-sided")}
+    # Of some analyses that are named, nothing else is counted.
+    made.clear()
+    asked.clear()
+    some = audits.audit(days, "a", repetitions=3, sizes=(99, 30), analyses=["ranks", "few"])
+    assert [(row.analysis, row.n, row.arm) for row in some.rows] == [
+        ("ranks", 99, "b"), ("few", 99, "b"), ("ranks", 99, "c"), ("few", 99, "c"),
+        ("few", 30, "b"), ("few", 30, "c"),
+    ]  # fmt: skip
+    assert (some.planted, some.wrong, some.looking) == ((), (), ())
+    assert asked.keys() == {"fit_audit"}
+    # No size leaves room: the smallest is taken.
+    assert asked["fit_audit"][1]["n"] == 30
+    with pytest.raises(TableError) as refusal:
+        audits.audit(days, "a", analyses=["x", "y"])
+    assert str(refusal.value) == (
+        "no analysis is called 'x' or 'y'; there are 'paired t, Fieller', 'ranks', 'quantile',"
+        " 'few', 'never'; 'methods', in a run of twins who live with every fit; and 'decision', in"
+        " a run with a success metric"
+    )
+
+
+def test_a_run_of_20_users_is_enough_and_of_more_than_most_some_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(audits, "ANALYSES", (fake("one", made),))
+    days = user_days().users(np.arange(20))
+    assert audits.audit(days, "a", repetitions=1, sizes=(5,), analyses=["one"]).n_users == 20
+    assert audits.audit(days, "a", repetitions=1, sizes=(5,), analyses=["one"], most=20).rows
+    some = audits.audit(days, "a", repetitions=1, sizes=(5,), analyses=["one"], most=19, seed=3)
+    assert some.n_users == 19
+    kept = np.sort(np.random.default_rng(3).permutation(20)[:19])
+    truth = randomise.outcomes(days.users(kept), "a", "b", "click").lift
+    assert some.rows[0].lift == pytest.approx(truth)
