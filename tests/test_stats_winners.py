@@ -14,16 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from scipy import stats
+from scipy import optimize, stats
 
 import abtest
 from simulator.cli import main
 from simulator.report import earlier
-from simulator.stats import intervals, priors, winners
-from simulator.stats.frames import from_frame
+from simulator.stats import intervals, moments, priors, winners
+from simulator.stats.frames import from_frame, metric_of
 from simulator.stats.moments import Floats
 from simulator.stats.priors import Prior
-from simulator.stats.rule import Alternative
+from simulator.stats.rule import Alternative, Rule
 from simulator.stats.unit_table import TableError
 from simulator.stats.winners import Race, corrected
 
@@ -406,3 +406,248 @@ def test_a_notebook_shows_a_decision() -> None:
     assert "hold" in shown
     assert "is not shown to be better" in shown
     assert "<b>" not in shown, "names of others are escaped"
+
+
+COV = np.array([
+    [0.010, 0.002, 0.003, 0.001],
+    [0.002, 0.020, 0.004, 0.003],
+    [0.003, 0.004, 0.008, 0.007],
+    [0.001, 0.003, 0.007, 0.030],
+])  # fmt: skip
+"""Of the means of a control and three arms."""
+
+
+def by_algebra(
+    control: float, treatment: Floats, cov: Floats, df: float, level: float, sign: float = 1.0
+) -> tuple[float, float, float]:
+    """The hybrid interval from the covariances of all means: W and the leads are sums of means."""
+    arms = np.eye(1 + len(treatment))
+    k = int(np.argmax(sign * (treatment / control - 1) * np.sign(control)))
+    alpha, beta = 1 - level, 0.1 * (1 - level)
+    law = stats.t(df)
+    bound = float(law.ppf(1 - beta / len(treatment) / 2))
+    means = np.append(control, treatment)
+
+    def share(lift: float) -> float:
+        w = arms[1 + k] - (1 + np.sign(control) * lift) * arms[0]
+        variance, here = w @ cov @ w, w @ means
+        low, high = -bound, bound
+        for j in range(len(treatment)):
+            lead = sign * (arms[1 + k] - arms[1 + j])
+            slope = lead @ cov @ w / variance
+            # With what does not depend on W as it is, the lead is 0 where W is here:
+            at = (here - lead @ means / slope) / np.sqrt(variance) if j != k else 0.0
+            low = max(low, at) if j != k and slope > 0 else low
+            high = min(high, at) if j != k and slope < 0 else high
+        z = np.clip(here / np.sqrt(variance), low, high)
+        return float((law.cdf(z) - law.cdf(low)) / (law.cdf(high) - law.cdf(low)))
+
+    own = winners._own(race(control, treatment, cov, df), k)
+    low, high = map(float, intervals.fieller(own, critical=bound))
+    rest = (alpha - beta) / (1 - beta)
+
+    def at(target: float) -> float:
+        if share(low) <= target:
+            return low
+        return (
+            high
+            if share(high) >= target
+            else float(optimize.brentq(lambda lift: share(lift) - target, low, high))
+        )
+
+    return at(0.5), at(1 - rest / 2), at(rest / 2)
+
+
+@pytest.mark.parametrize("df", [4.0, 30.0])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(
+    ("control", "treatment"),
+    [(2.0, [2.3, 2.25, 2.1]), (2.0, [1.9, 2.32, 2.4]), (2.0, [2.1, 2.5, 2.48]),
+     (-2.0, [-2.3, -2.25, -2.1]), (2.0, [2.0, 3.4, 2.1])],
+)  # fmt: skip
+def test_the_winners_interval_by_the_algebra_of_means(
+    control: float, treatment: list[float], sign: float, df: float
+) -> None:
+    one = replace(race(control, np.array(treatment), COV, df), sign=sign)
+    for level in (0.9, 0.95):
+        expected = by_algebra(control, np.array(treatment), COV, df, level, sign)
+        assert corrected(one, level) == pytest.approx(expected, abs=1e-6)
+
+
+def test_few_degrees_of_freedom_have_the_interval_of_all_arms() -> None:
+    one = race(2.0, np.array([2.3, 2.25, 2.1]), COV, 3.99)
+    estimate, low, high = corrected(one, 0.9)
+    bound = stats.t.ppf(1 - 0.1 / 3 / 2, 3.99)
+    assert (low, high) == pytest.approx(
+        tuple(map(float, intervals.fieller(winners._own(one, 0), critical=bound)))
+    )
+    assert low < estimate < high
+    endless = corrected(race(0.1, np.array([2.3, 2.25, 2.1]), COV))
+    assert np.isnan(endless[0])
+    assert endless[1:] == (-math.inf, math.inf)
+
+
+def test_the_covariance_of_lifts_is_the_delta_methods() -> None:
+    treatment = np.array([2.3, 2.25, 2.1])
+    for control in (2.0, -2.0):
+        one = race(control, treatment, COV)
+        gradient = np.zeros((3, 4))
+        gradient[:, 0] = -treatment / control**2 * np.sign(control)
+        gradient[:, 1:] = np.eye(3) / abs(control)
+        assert one.lift_cov == pytest.approx(gradient @ COV @ gradient.T)
+        assert one.lifts == pytest.approx((treatment - control) / abs(control))
+    assert (one.best, replace(one, sign=-1.0).best) == (0, 2)
+
+
+def compared(one: str, other: str) -> moments.Moments | None:
+    """Control c, arms t, u and v; v has no variance, and of x there is no data."""
+    if "x" in (one, other):
+        return None
+    means = {"c": 10.0, "t": 11.0, "u": 12.0, "v": 13.0}
+    still = "v" in (one, other)
+    return moments.Moments(
+        means[one], means[other], 0.1, 0.0 if still else means[other] / 100,
+        0.05 if still else 0.01, 7.0 if other == "t" else 9.0, 5, 5, True,
+    )  # fmt: skip
+
+
+def test_a_race_is_read_of_the_arms_that_can_be_compared() -> None:
+    one = Race.read(compared, "c", ["t", "v", "u", "x"])
+    assert one is not None
+    assert (one.arms, one.sign) == (("t", "u"), 1.0)
+    for found, expected in (
+        (one.control, [10, 10]), (one.treatment, [11, 12]), (one.var_control, [0.1, 0.1]),
+        (one.with_control, [0.01, 0.01]), (one.cov, [[0.11, 0.01], [0.01, 0.12]]), (one.df, [7, 9]),
+    ):  # fmt: skip
+        assert found.tolist() == expected
+    lower = Race.read(compared, "c", ["t", "u"], False)
+    assert lower is not None
+    assert lower.sign == -1.0
+    assert Race.read(compared, "c", ["t", "v", "x"]) is None
+    apart = Race.read(lambda a, b: compared(a, b) if a == "c" else None, "c", ["t", "u"])
+    assert apart is not None
+    assert apart.cov.tolist() == [[0.11, 0.0], [0.0, 0.12]]
+    lifts = Race.of_lifts(["t", "u"], np.array([0.1, 0.2]), np.eye(2), 5.0)
+    assert lifts.lifts == pytest.approx([0.1, 0.2])
+    assert lifts.lift_cov.tolist() == np.eye(2).tolist()
+    assert (lifts.df.tolist(), Race.of_lifts(["t"], np.ones(1), np.eye(1)).df[0]) == (
+        [5, 5],
+        np.inf,
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "known"),
+    [({}, True), ({"df": 1.0}, True), ({"df": 0.9}, False), ({"control": 0.0}, False),
+     ({"var_control": 0.02, "var_treatment": 0.0}, False)],
+)  # fmt: skip
+def test_an_arm_can_race_with_a_variance_and_a_control(
+    change: dict[str, float], known: bool
+) -> None:
+    m = compared("c", "t")
+    assert m is not None
+    assert winners._is_known(replace(m, **change)) == known
+
+
+def drawn(one: Race) -> Floats:
+    """The draws of the posterior: the same random numbers up and down, and Student's scale."""
+    generator = np.random.default_rng(0)
+    root = np.linalg.cholesky(one.lift_cov)
+    normal = generator.standard_normal((20_000, len(one.arms))) @ root.T
+    scale = stats.chi2.isf((generator.permutation(20_000) + 0.5) / 20_000, one.df.min())
+    away = normal * np.sqrt(one.df.min() / scale)[:, None]
+    return np.concatenate((one.lifts + away, one.lifts - away))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_chances_and_regrets_are_counted_in_the_draws(sign: float) -> None:
+    one = replace(race(2.0, np.array([2.3, 2.25, 1.8]), COV, 6.0), sign=sign)
+    one = replace(one, df=np.array([6.0, 5.0, 9.0]))
+    draws = drawn(one)
+    assert winners.draws_of(one) == pytest.approx(draws)
+    worth = sign * np.column_stack((np.zeros(40_000), draws))
+    found = winners.chances(one, "c")
+    assert [c.arm for c in found] == ["c", "new0", "new1", "new2"]
+    assert [c.lift for c in found] == pytest.approx([0.0, 0.15, 0.125, -0.1])
+    best = [(worth.argmax(axis=1) == i).mean() for i in range(4)]
+    assert [c.best for c in found] == pytest.approx(best, abs=1e-4)
+    regret = [(worth.max(axis=1) - worth[:, i]).mean() for i in range(4)]
+    assert [c.regret for c in found] == pytest.approx(regret)
+    assert np.isnan([(c.shrunk, c.shrunk_low, c.shrunk_high) for c in found]).all()
+    for df, known in ((1.0, False), (1.01, True)):
+        few = winners.chances(replace(one, df=np.array([9.0, df, 9.0])), "c")
+        assert np.isfinite([c.regret for c in few]).all() == known
+
+
+def test_with_a_prior_lifts_are_shrunk_and_have_its_interval() -> None:
+    one = race(2.0, np.array([2.3, 2.25, 1.8]), COV, 6.0)
+    prior = Prior(0.05, 4.0)
+    draws = winners.draws_of(one, prior)
+    for level in (0.5, 0.95):
+        found = winners.chances(one, "c", prior, level)
+        for place, chance in enumerate(found):
+            own = draws[:, place - 1]
+            expected = [own.mean(), *np.quantile(own, [(1 - level) / 2, (1 + level) / 2])]
+            shrunk = (chance.shrunk, chance.shrunk_low, chance.shrunk_high)
+            assert shrunk == pytest.approx(tuple(expected) if place else (np.nan,) * 3, nan_ok=True)
+    one = replace(one, df=np.ones(3))
+    assert np.isfinite([c.regret for c in winners.chances(one, "c", prior)]).all()
+
+
+@pytest.mark.parametrize("prior", [None, Prior(0.05, 4.0)])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_winner_by_its_parts(prior: Prior | None, sign: float) -> None:
+    one = replace(race(2.0, np.array([2.3, 2.25, 1.8]), COV, 6.0), sign=sign)
+    found = winners.winner(one, "c", "x", "methods", prior, 0.9, "greater")
+    arms = winners.chances(one, "c", prior, 0.9)
+    estimate, low, _ = corrected(one, 0.8)
+    lifts = [0.0, *[a.shrunk if prior else a.lift for a in arms[1:]]]
+    order = np.argsort(-sign * np.array(lifts), kind="stable")[:2]
+    best = 0 if sign > 0 else 2
+    assert found == winners.Winner(
+        "x", "methods", f"new{best}", float(one.lifts[best]), estimate, low, math.inf,
+        tuple(arms[i].arm for i in order), sum(arms[i].best for i in order), prior is not None,
+        arms, 0.9,
+    )  # fmt: skip
+
+
+def test_only_metrics_with_a_direction_and_data_have_winners() -> None:
+    up, down, none = (
+        replace(metric_of(name, name), higher_is_better=higher)
+        for name, higher in (("up", True), ("down", False), ("none", None))
+    )
+    metrics = {one.name: one for one in (up, down, none)} | {"gone": replace(up, name="gone")}
+
+    def comparer(metric: str) -> winners.PairMoments | None:
+        return None if metric == "gone" else compared
+
+    rule = Rule(0.9, "better")
+    priors_of = {"down": Prior(0.05, 4.0)}
+    found = winners.best_of_arms(comparer, metrics, "tcu", "c", "methods", priors_of, rule)
+    assert [(w.metric, w.arm, w.on, w.prior, w.level) for w in found] == [
+        ("up", "u", "methods", False, 0.9), ("down", "t", "methods", True, 0.9),
+    ]  # fmt: skip
+    assert (found[0].high, found[1].low) == (math.inf, -math.inf)
+    assert [chance.arm for chance in found[0].arms] == ["c", "t", "u"]
+    assert winners.best_of_arms(comparer, metrics, "tc", "c") == []
+
+
+def test_shares_at_the_ends_of_what_is_possible() -> None:
+    """Where the two bounds have met, half of nothing is below."""
+    one = Race.of_lifts(["t", "u"], np.array([0.2, 0.1]), np.diag([0.01, 0.01]))
+    leads = np.array([0.0, 0.1])
+    w = stats.norm
+
+    def share(lift: float, bound: float) -> float:
+        return winners._share_below(one, 0, leads.copy(), lift, bound)
+
+    low = max(-2.0, (0.2 - 0.15 - 0.1) / 0.1)
+    assert share(0.15, 2.0) == pytest.approx(
+        (w.cdf(0.5) - w.cdf(low)) / (w.cdf(2.0) - w.cdf(low)), abs=1e-6
+    )
+    assert share(0.2 + 0.1 * 2.0, 2.0) == pytest.approx(0.0, abs=1e-9)
+    # Far out the law has no mass that numbers could hold: shares are those of the length.
+    far = share(-4.0, 42.5)
+    first = max(-42.5, (4.2 - 0.1) / 0.1)
+    assert far == pytest.approx((42.0 - first) / (42.5 - first))
+    assert share(-4.3, 42.0) in (0.5, 1.0)
