@@ -403,7 +403,7 @@ def _canonical(cells: Cells) -> Array | None:
     differ where texts do; else None.
     """
     zero = cells.filter(pc.starts_with(cells, "0"))  # 007, and 0x7, which Arrow reads as a number
-    if not pc.all(pc.equal(zero, "0")).as_py() or pc.any(pc.starts_with(cells, "-0")).as_py():
+    if pc.any(pc.not_equal(zero, "0")).as_py() or pc.any(pc.starts_with(cells, "-0")).as_py():
         return None
     try:
         return as_numpy(pc.cast(cells, pa.int64()))
