@@ -170,6 +170,7 @@ def test_a_lift_needs_values_that_differ() -> None:
         tied = np.where((plain >= 500) & (plain <= 500 + others), 500.0, plain)
         assert quantiles.unfit(tied, plain, 0.5, 100) == said
         assert quantiles.unfit(plain, tied, 0.5, 100) == said
+    assert quantiles.unfit(plain - 2000, plain - 2000, 0.5, 100) == "", "losses are events"
     none = np.where(plain <= 500, 0.0, plain)
     assert quantiles.unfit(plain, none, 0.5, 100) == "that quantile of users has no events"
     assert quantiles.unfit(plain, none, 0.75, 200) == ""
@@ -217,6 +218,14 @@ def test_an_estimate_needs_values_that_differ() -> None:
         assert np.isnan(found.influence).all() == (said != "")
         same(found.value, by_definition_of_all(tied, 0.5)[0])
         assert (found.n, found.df) == (1001, np.inf)
+
+
+def test_the_two_largest_values_may_lie_around_a_quantile() -> None:
+    values, units = np.repeat([1.0, 3.0], [40, 60]), np.arange(100) // 4
+    q = mid_quantile(values, np.ones((100, 1)), 0.5, units)
+    same((q.value[0], q.lower[0], q.upper[0]), (2.2, 1.0, 3.0))
+    sums = np.repeat([0.8 - 0.5, 0.3 - 0.5], [40, 60]).reshape(25, 4).sum(axis=1)
+    same(q.variance[0], 25 / 24 * np.square(sums).sum() / 100**2)
 
 
 def test_influences_have_the_variance_of_the_quantile() -> None:
