@@ -205,9 +205,8 @@ def test_levels_keys_and_means() -> None:
         for name in ("ab", "é")
     ]
     assert keys_of(["ab", "é"]).tolist() == expected
-    both = mean_table(
-        [twins(), twins(numerators={n: v * 3 for n, v in twins().numerators.items()})]
-    )
+    three = replace(twins(), numerators={n: v * 3 for n, v in twins().numerators.items()})
+    both = mean_table([twins(), three])
     assert both.numerators["x"].tolist() == [[2, 4, 6], [8, 10, 12]]
     assert both.denominators["r"].tolist() == [[2, 4, 6], [8, 10, 12]]
     assert both.arms == ("a", "b")
