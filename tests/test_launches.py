@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +88,109 @@ def test_weights_are_those_of_the_whole_normal_law_of_all_lifts():
     ours = np.log(one._weight[inner])
     theirs = np.array([log_weight(at) for at in inner])
     assert np.allclose(ours - ours[0], theirs - theirs[0], atol=1e-6)
+
+
+def by_algebra(one: Calibrator, at: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of (mu, a) at a node, by generalised least squares."""
+    b, tau, omega = one._b[at], one._tau[at], one._omega[at]
+    z = np.array([[launch.simulated, launch.real] for launch in one.launches]).ravel()
+    block = np.array([[omega**2, b * omega**2], [b * omega**2, (b * omega) ** 2 + tau**2]])
+    noise = [[x.simulated_error**2, x.real_error**2] for x in one.launches]
+    whole = np.kron(np.eye(len(noise)), block) + np.diag(np.ravel(noise))
+    design = np.tile([[1.0, 0.0], [b, 1.0]], (len(noise), 1))
+    cov = np.linalg.inv(design.T @ np.linalg.solve(whole, design))
+    return cov @ design.T @ np.linalg.solve(whole, z), cov
+
+
+def unlike() -> Calibrator:
+    """Launches whose noise differs from one to the next."""
+    launches, _, _ = drawn(np.random.default_rng(4), 7, 0.8, 0.02)
+    errors = np.linspace(0.005, 0.02, 7)
+    return Calibrator(
+        [
+            replace(x, real_error=e, simulated_error=2 * e)
+            for x, e in zip(launches, errors, strict=True)
+        ]
+    )
+
+
+def test_means_given_the_rest_are_those_of_least_squares():
+    one = unlike()
+    for at in (5, 20_000, 25_312, 40_000, len(one._b) - 1):
+        mean, cov = by_algebra(one, at)
+        assert (one._mu[at], one._a[at]) == pytest.approx(tuple(mean), rel=1e-6)
+        found = [one._v_mm[at], one._v_ma[at], one._v_aa[at]]
+        assert found == pytest.approx([cov[0, 0], cov[0, 1], cov[1, 1]], rel=1e-6)
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9])
+def test_a_forecast_is_the_mixture_of_what_each_node_foretells(level):
+    """At a node M is known as its prior and its measurement say, and R = a + b M + e."""
+    one, seen, error = unlike(), 0.05, 0.015
+    heavy = np.flatnonzero(one._weight > 1e-5 * one._weight.max())[::7]
+    means, variances = [], []
+    for at in heavy:
+        (mu, a), cov = by_algebra(one, int(at))
+        b, tau, omega = one._b[at], one._tau[at], one._omega[at]
+        known = omega**2 / (omega**2 + error**2)
+        away = np.array([b * (1 - known), 1.0])
+        means.append(a + b * (mu + known * (seen - mu)))
+        variances.append(b**2 * omega**2 * (1 - known) + tau**2 + away @ cov @ away)
+    one._weight = np.where(np.isin(np.arange(len(one._b)), heavy), one._weight, 0.0)
+    weight = one._weight[heavy] / one._weight[heavy].sum()
+    found = one.forecast(seen, error, level)
+    law = norm(np.array(means), np.sqrt(variances))
+    assert found.value == pytest.approx(weight @ np.array(means), rel=1e-6)
+    assert found.better == pytest.approx(weight @ law.sf(0.0), rel=1e-6)
+    for end, share in ((found.low, (1 - level) / 2), (found.high, (1 + level) / 2)):
+        assert weight @ law.cdf(end) == pytest.approx(share, abs=1e-6)
+
+
+def test_the_second_grid_is_where_the_first_one_has_weight(monkeypatch):
+    launches = unlike().launches
+    found = unlike()
+    monkeypatch.setattr(Calibrator, "_left_of", lambda self, axis, i: axis)
+    first = Calibrator(launches)
+    shape = (81, 25, 25)
+    real, simulated = (np.std([getattr(x, k) for x in launches], ddof=1) for k in KINDS)
+    assert first._b_prior == pytest.approx(np.sqrt(1 + (real / simulated) ** 2))
+    axes = (
+        1 + np.linspace(-5, 5, 81) * first._b_prior,
+        np.geomspace(0.01, 12, 25) * real,
+        np.geomspace(0.01, 12, 25) * simulated,
+    )
+    for i, (axis, values, again) in enumerate(
+        zip(
+            axes,
+            (first._b, first._tau, first._omega),
+            (found._b, found._tau, found._omega),
+            strict=True,
+        )
+    ):
+        assert np.unique(values) == pytest.approx(axis)
+        weight = np.moveaxis(first._weight.reshape(shape), i, 0).reshape(len(axis), -1).sum(axis=1)
+        there = np.flatnonzero(weight > 1e-6 * weight.max())
+        ends = axis[max(there[0] - 1, 0)], axis[min(there[-1] + 1, len(axis) - 1)]
+        assert np.unique(again) == pytest.approx(np.linspace(*ends, len(axis)))
+
+
+@pytest.mark.parametrize(
+    ("slope", "skill", "verdict"),
+    [
+        ((-2.0, -0.1), (0.1, 0.4), "foretells the opposite"),
+        ((-2.0, 0.0), (0.1, 0.9), "not known"),
+        ((-2.0, 0.0), (0.1, 0.4), "wrong"),
+        ((0.1, 0.9), (0.1, 0.49), "wrong"),
+        ((0.1, 0.9), (0.1, 0.5), "foretells"),
+        ((0.0, 0.9), (0.1, 0.5), "not known"),
+    ],
+)
+def test_verdicts_on_both_sides_of_their_limits(slope, skill, verdict, monkeypatch):
+    one = unlike()
+    monkeypatch.setattr(one, "_quantiles", lambda values: Estimated(0.0, *slope))
+    monkeypatch.setattr(one, "_skill", lambda: Estimated(0.0, *skill))
+    found = one.relation()
+    assert (found.verdict, found.launches) == (verdict, 7)
 
 
 def test_a_simulator_that_exaggerates_twofold_is_halved():
@@ -246,6 +350,9 @@ def test_a_page_of_launches_prints_what_was_found():
     ("change", "message"),
     [
         ({"real_error": 0.0}, r"launch '0': lifts must be finite and standard errors above 0"),
+        ({"simulated_error": 0.0}, r"launch '0': lifts must be finite and standard errors above 0"),
+        ({"simulated_error": -1.0}, r"launch '0': lifts must be finite and standard errors above"),
+        ({"real": float("inf")}, r"launch '0': lifts must be finite"),
         ({"simulated": float("nan")}, r"launch '0': lifts must be finite"),
     ],
 )

@@ -10,12 +10,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from scipy import stats
 
 from simulator.cli import main
 from simulator.report.errors import ReportError
 from simulator.report.metric_sensitivity import in_words, sensitivity
-from simulator.stats.learned_metric import HOPELESS, LEARNED, SOUGHT, Judged, Trial, _row, judge
-from simulator.stats.unit_table import TableError
+from simulator.stats import learned_metric as module
+from simulator.stats.frames import metric_of
+from simulator.stats.learned_metric import (
+    CRITICAL,
+    HOPELESS,
+    LEARNED,
+    SOUGHT,
+    Judged,
+    Trial,
+    _row,
+    judge,
+)
+from simulator.stats.resampling import coins
+from simulator.stats.unit_table import TableError, UnitTable
 from tests.worlds import feedback_log, switchback_log, with_fits
 
 NAMES = ("strong", "weak", "noise", "against")
@@ -181,3 +194,192 @@ def test_runs_that_do_not_go_together_are_named(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["sensitivity", str(first), "--better", "b", "--worse", "b"])
     assert result.exit_code == 2
     assert "cannot be both" in result.output
+
+
+def test_limits_are_those_of_the_normal_law() -> None:
+    power = stats.norm.ppf([0.975, 0.8])
+    assert [CRITICAL, SOUGHT] == pytest.approx([power[0], power.sum()], rel=1e-12)
+
+
+def test_a_trial_of_a_table_by_numpy() -> None:
+    """In the direction that is better, of users in one arm each."""
+    random = np.random.default_rng(3)
+    values = {name: random.gamma(2.0, 1.0, 30) for name in ("up", "down", "spot")}
+    metrics = {
+        name: replace(metric_of(name, name), higher_is_better=higher)
+        for name, higher in (("up", True), ("down", False), ("spot", None))
+    }
+    table = UnitTable("user", ("a", "b", "c"), metrics, values, assigned=np.arange(30) % 3)
+    names = ("down", "up", "spot")
+    found = Trial.of("r", table, "a", "c", names)
+    own = {arm: np.stack([values[n][i::3] for n in names]) for i, arm in enumerate("abc")}
+    signs = np.array([-1.0, 1.0, 1.0])
+    assert (found.run, found.arm, found.n_units) == ("r", "c", 20)
+    assert found.differences == pytest.approx(signs * (own["c"] - own["a"]).mean(axis=1))
+    spread = sum(np.cov(own[arm]) / 10 * 9 / 10 for arm in "ac")
+    assert found.covariance == pytest.approx(spread * np.outer(signs, signs))
+    assert found.control == pytest.approx(signs[:, None] * own["a"])
+
+
+def made(run: str, arm: str, differences: list[float], **more: object) -> Trial:
+    """A trial of two metrics whose errors are 1 and 2, and go together by a half."""
+    covariance = np.array([[1.0, 1.0], [1.0, 4.0]])
+    control = np.random.default_rng(len(run)).normal(size=(2, 20))
+    given = {"n_units": 100, "covariance": covariance, "control": control} | more
+    return Trial(run=run, arm=arm, differences=np.array(differences), **given)  # type: ignore[arg-type]
+
+
+def test_z_of_a_weighted_sum() -> None:
+    one = made("r", "b", [3.0, 1.0])
+    assert one.z(np.array([1.0, 0.0])) == 3.0
+    assert one.z(np.array([2.0, -1.0])) == pytest.approx(5 / math.sqrt(4 - 4 + 4))
+    assert math.isnan(one.z(np.zeros(2)))
+    assert math.isnan(replace(one, covariance=np.zeros((2, 2))).z(np.ones(2)))
+
+
+@pytest.mark.parametrize(
+    ("differences", "outcome"),
+    [([2.0, 0.78], 1), ([2.0, 0.76], 0), ([-2.0, -0.78], -1), ([-2.0, -0.76], 0), ([0.0, 0.0], 0)],
+)
+def test_an_outcome_is_that_of_all_trials_of_the_arm(
+    differences: list[float], outcome: int
+) -> None:
+    """Of errors 1 and 1 the sum must be beyond 1.96 times the root of 2."""
+    unit = np.array([1.0, 0.0])
+    trials = [made("r", "b", [differences[0], 9.0]), made("s", "b", [differences[1], 9.0]),
+              made("s", "a", [-50.0, 0.0]), made("s", "c", [50.0, 0.0])]  # fmt: skip
+    found, z = module._outcome(trials, "b", unit, {})
+    assert (found, z) == (outcome, pytest.approx(sum(differences) / math.sqrt(2)))
+    assert module._outcome(trials, "b", unit, {"b": -1})[0] == -1
+    assert math.isnan(module._outcome(trials, "b", unit, {"b": -1})[1])
+    nobody = module._outcome(trials, "z", unit, {})
+    assert (nobody[0], math.isnan(nobody[1])) == (0, True)
+
+
+def test_weights_are_those_of_shrunk_covariances() -> None:
+    trials = [(made("r", "b", [3.0, 1.0]), 1), (made("s", "c", [-2.0, 2.0]), -1),
+              (made("t", "d", [70.0, -90.0]), 0)]  # fmt: skip
+    found = module._learn(trials)
+    covariance = 2 * np.array([[1.0, 1.0], [1.0, 4.0]])
+    shrunk = 0.9 * covariance + 0.1 * np.diag(np.diag(covariance))
+    assert found == pytest.approx(np.linalg.solve(shrunk, [5.0, -1.0]))
+    still = np.array([[0.0, 0.0], [0.0, 4.0]])
+    some = module._learn([(replace(made("r", "b", [3.0, 1.0]), covariance=still), 1)])
+    assert some is not None
+    assert some.tolist() == [0.0, 0.25]
+    none = replace(made("r", "b", [3.0, 1.0]), covariance=0 * still)
+    assert module._learn([(none, 1)]) is None
+    assert module._learn(trials[2:]) is None
+
+
+def test_false_decisions_are_counted_over_halves_of_the_control() -> None:
+    one, weights = made("r", "b", [3.0, 1.0]), np.array([1.0, 0.5])
+    own = weights @ one.control
+    decided = total = 0
+    for heads in coins(20, 30, 5):
+        for side in heads == 1:
+            decided += bool(stats.ttest_ind(own[side], own[~side], equal_var=False).pvalue < 0.05)
+            total += 1
+    assert total == 30
+    assert module._false(one, weights, 30, 5) == decided / 30
+
+
+def test_two_runs_judge_each_other() -> None:
+    """Two runs of two arms: what each says of the other, by hand."""
+    trials = [
+        made("r", "b", [3.0, 1.0], n_units=100), made("r", "c", [-4.0, -3.0], n_units=200),
+        made("run s", "b", [5.0, 2.0], n_units=300), made("run s", "c", [-1.0, 0.5], n_units=400),
+    ]  # fmt: skip
+    told = []
+    judged = judge(trials, ("x", "y"), "x", progress=lambda *done: told.append(done))
+    assert told == [(0, 2), (1, 2), (2, 2)]
+    # Run s does not know of c (z -1), so that of r only b is judged.
+    assert (judged.reference, judged.trials, judged.of) == ("x", 3, 4)
+    assert judged.users == pytest.approx((100 + 300 + 400) / 3)
+    for known, (arm, outcome, z) in zip(
+        judged.known, (("b", 1, 8 / math.sqrt(2)), ("c", -1, -5 / math.sqrt(2))), strict=True
+    ):
+        assert (known.arm, known.outcome, known.trials) == (arm, outcome, 2)
+        assert known.z == pytest.approx(z)
+    rows = {row.metric: row for row in judged.rows}
+    z = np.array([3.0, 5.0, 1.0])
+    sizes = np.sqrt([100, 300, 400])
+    x = _row("x", z, sizes, rows["x"].false, judged.users)
+    assert rows["x"] == x
+    assert rows["y"].z == pytest.approx(np.mean([1 / 2, 2 / 2, -0.5 / 2]))
+    first = module._learn([(trials[2], 1)])
+    second = module._learn([(trials[0], 1), (trials[1], -1)])
+    assert first is not None
+    assert second is not None
+    learned = [trials[0].z(first), trials[2].z(second), -trials[3].z(second)]
+    assert rows[LEARNED].z == pytest.approx(np.mean(learned))
+    eye = np.eye(2)
+    for name, weights in (
+        ("x", (eye[0], eye[0])),
+        ("y", (eye[1], eye[1])),
+        (LEARNED, (first, second)),
+    ):
+        false = [
+            module._false(trials[at], one, 200, seed)
+            for seed, (at, one) in enumerate(zip((0, 2), weights, strict=True))
+        ]
+        assert rows[name].false == pytest.approx(np.mean(false))
+    every = module._learn([(t, 1 if t.arm == "b" else -1) for t in trials])
+    spread = np.concatenate([t.control for t in trials], axis=1).std(axis=1)
+    shares = np.array([w * spread / np.abs(w * spread).sum() for w in (every, first, second)])
+    for weight in judged.weights:
+        own = shares[:, ("x", "y").index(weight.metric)]
+        assert (weight.weight, weight.low, weight.high) == pytest.approx(
+            (own[0], own.min(), own.max())
+        )
+    assert [abs(w.weight) for w in judged.weights] == sorted(
+        (abs(w.weight) for w in judged.weights), reverse=True
+    )
+    # What is declared goes before what is measured.
+    turned = judge(trials, ("x", "y"), "x", {"c": 1})
+    assert [(known.outcome, math.isnan(known.z)) for known in turned.known] == [
+        (1, False),
+        (1, True),
+    ]
+    assert turned.trials == 4
+
+
+def test_halves_are_as_many_whatever_the_number_of_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        module, "_false", lambda trial, weights, n, seed: asked.append((trial.run, n, seed)) or 0.0
+    )
+    trials = [made(run, arm, [9.0, 1.0]) for run in ("r", "s", "t") for arm in "bc"]
+    judge(trials, ("x", "y"), "x")
+    expected = [(run, 134, seed) for seed, run in enumerate("rst") for _ in range(3)]
+    assert asked == expected
+    assert module.HALVES == 400
+
+
+def test_nobody_knows_in_words() -> None:
+    trials = [made(run, "b", [1.0, 1.0]) for run in ("r", "s")]
+    with pytest.raises(TableError) as error:
+        judge(trials, ("x", "y"), "y")
+    assert str(error.value) == (
+        "sensitivity: of no arm the other runs together know whether it is better in y (b: z 0.71;"
+        " |z| of 1.96 is needed): give more runs, larger ones, another reference, or declare an"
+        " outcome"
+    )
+    with pytest.raises(TableError) as error:
+        judge(trials[:1] * 2, ("x", "y"), "y")
+    assert str(error.value) == (
+        "sensitivity: at least two runs, or a run with several fits, since a run may not judge"
+        " itself; got 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [(2.81, "decides at this size"), (2.79, "needs 1.0 times the users"),
+     (0.63, "needs 19.8 times the users"), (0.62, "hopeless at this size"),
+     (0.0, "points the other way, or nowhere"), (-0.1, "points the other way, or nowhere")],
+)  # fmt: skip
+def test_how_soon_a_metric_decides_in_words(rate: float, words: str) -> None:
+    row = _row("x", np.array([rate]) * 10, np.array([10.0]), 0.05, 1.0)
+    assert row.words == words
+    assert row.users == (math.inf if rate <= 0 else pytest.approx((SOUGHT / rate) ** 2))
