@@ -291,3 +291,171 @@ def test_the_plan_of_methods_of_a_split_run_divides_users_as_it_is_told() -> Non
     assert ninth.best is not None
     assert halves.best is not None
     assert ninth.best.seconds > halves.best.seconds
+
+
+DIVIDED = Spread(2.0, 0.08, math.nan, (1.8, 2.3), (0.01, 0.9), 400, 4)
+CROSSED = Spread(2.0, 0.08, 1.5, (1.8, 2.3), (0.01, 0.9), 400, 4)
+
+
+def test_a_spread_of_components_by_chi_square() -> None:
+    parts = Components(users=50.0, fits=2.0, interaction=math.nan, n_users=500.4, n_fits=4)
+    one = Spread.of(parts, 5.0, 0.3, True)
+    of_users = 50 * 4 / 500.4
+    users = tuple(50 * 499.4 / stats.chi2.ppf(tail, 499.4) / 25 for tail in (0.975, 0.025))
+    fits = tuple(
+        max((2 + of_users) * 3 / stats.chi2.ppf(tail, 3) - of_users, 0.0) / 25
+        for tail in (0.975, 0.025)
+    )
+    assert (one.users, one.fits, one.n_users, one.n_fits) == (2.0, 0.08, 500, 4)
+    assert math.isnan(one.interaction)
+    assert one.users_ends == pytest.approx(users)
+    assert one.fits_ends == pytest.approx(fits)
+    assert (one.worlds, one.same_users) == (0.3, True)
+    below = Spread.of(Components(-1.0, -2.0, -3.0, 500, 4), 5.0)
+    assert (below.users, below.fits, below.interaction) == (0.0, 0.0, 0.0)
+    for mean in (0.0, math.nan, math.inf):
+        with pytest.raises(PowerError) as error:
+            Spread.of(parts, mean)
+        assert str(error.value) == f"the control's mean must be a number other than 0; got {mean}"
+
+
+def test_other_shares_change_what_users_add() -> None:
+    arms = Arms(0.1, 0.4)
+    one = CROSSED.divided_by(arms, 120.0, 80.0, 900)
+    factor = (10 + 2.5) / (200 * (1 / 120 + 1 / 80))
+    assert one == replace(
+        CROSSED, users=factor * 2, interaction=factor * 1.5,
+        users_ends=(factor * 1.8, factor * 2.3), n_users=900,
+    )  # fmt: skip
+
+
+def test_ways_to_deal_and_what_users_bring() -> None:
+    assert (DIVIDED.dealings, CROSSED.dealings) == (("divided",), ("divided", "crossed"))
+    assert DIVIDED.of_users("divided", 5) == DIVIDED.of_users("crossed", 5) == 2.0
+    assert (CROSSED.of_users("divided", 5), CROSSED.of_users("crossed", 5)) == (3.5, 2.3)
+
+
+@pytest.mark.parametrize(
+    ("spread", "dealing", "worlds", "parts", "df"),
+    [
+        (DIVIDED, "divided", 1, [2 / 100 + 0.08 / 5], [4]),
+        (CROSSED, "divided", 1, [3.5 / 100 + 0.08 / 5], [4]),
+        (CROSSED, "crossed", 1, [0.08 / 5, 2.3 / 100], [4, 99]),
+        (replace(CROSSED, worlds=0.3), "crossed", 1, [0.08 / 5, 2.3 / 100], [4, 99]),
+        (replace(CROSSED, worlds=0.3), "crossed", 3,
+         [(0.08 / 5 + 2.3 / 100) / 3 + 0.1], [2]),
+        (replace(CROSSED, worlds=0.3, same_users=True), "crossed", 3,
+         [0.1, 0.08 / 5, 2.3 / 100], [2, 4, 99]),
+        (replace(DIVIDED, worlds=0.3, same_users=True), "divided", 3,
+         [0.1, 2 / 100 + 0.08 / 5], [2, 4]),
+        (CROSSED, "divided", 3, [(3.5 / 100 + 0.08 / 5) / 3], [2]),
+    ],
+)  # fmt: skip
+def test_the_parts_of_the_variance(
+    spread: Spread, dealing: Dealing, worlds: int, parts: list[float], df: list[int]
+) -> None:
+    found, known = spread.parts(dealing, 100, 5, worlds)
+    assert (found, known) == (pytest.approx(parts), df)
+
+
+def test_users_are_known_as_well_as_fits_at_least() -> None:
+    assert CROSSED.parts("crossed", 3, 5, 1)[1] == [4, 4]
+
+
+def test_costs_by_hand() -> None:
+    cost = Costs(fit=3.0, user=0.5)
+    assert cost.of("divided", 200, 2) == 2 * 3 + 200 * 0.5
+    for name, value in (("fit", 0.0), ("user", -1.0), ("fit", math.inf), ("user", math.nan)):
+        given = {"fit": 1.0, "user": 1.0} | {name: value}
+        with pytest.raises(PowerError) as error:
+            Costs(**given)
+        assert str(error.value) == f"the seconds of a {name} must be a number above 0; got {value}"
+
+
+@pytest.mark.parametrize(("n_fits", "worlds", "known"), [(1, 1, False), (2, 1, True), (1, 2, True)])
+def test_one_fit_in_one_world_shows_nothing(n_fits: int, worlds: int, known: bool) -> None:
+    goal = Requirement(0.1, 0.7, 0.9)
+    found = allocation.detectable(DIVIDED, "divided", 100, n_fits, worlds, goal)
+    assert math.isfinite(found) == known
+    if known:
+        variance = (2 / 100 + 0.08 / n_fits) / worlds
+        q = stats.t.ppf(0.95, 1)
+        assert stats.nct.sf(q, 1, found / math.sqrt(variance)) == pytest.approx(0.7, abs=1e-4)
+    seeds = replace(DIVIDED, same_users=True)
+    assert allocation.detectable(seeds, "divided", 100, 1, 5, goal) == math.inf
+
+
+@pytest.mark.parametrize(("dealing", "least"), [("divided", 40), ("crossed", 8)])
+def test_eight_users_of_each_fit_are_the_fewest(dealing: Dealing, least: int) -> None:
+    assert allocation.users_needed(CROSSED, dealing, 5, Requirement(1e3)) == least
+    # The search ends within a ten thousandth, or one user.
+    need = allocation.users_needed(CROSSED, dealing, 5, Requirement(-0.6))
+    assert need == int(need) > least
+    assert allocation.detectable(CROSSED, dealing, need, 5, 1, Requirement(0.6)) <= 0.6
+    fewer = need - max(2.0, 3e-4 * need)
+    assert allocation.detectable(CROSSED, dealing, fewer, 5, 1, Requirement(0.6)) > 0.6
+
+
+def test_numbers_of_fits_are_tried_in_growing_steps() -> None:
+    found = list(allocation._numbers(2))
+    assert found[:19] == list(range(2, 21))
+    assert found[19:24] == [22, 24, 26, 28, 30]
+    assert found[24] == 33
+    assert 900 < found[-1] <= 1000
+    assert list(allocation._numbers(1000)) == [1000]
+    assert list(allocation._numbers(1001)) == []
+
+
+def test_a_frontier_has_the_fewest_users_for_each_number_of_fits() -> None:
+    goal, cost = Requirement(0.4), Costs(40.0, 0.5)
+    for one, worlds, first, averaged in (
+        (DIVIDED, 1, 2, 1), (replace(DIVIDED, worlds=0.01), 5, 1, 5),
+        (replace(DIVIDED, worlds=0.001, same_users=True), 9, 2, 1),
+    ):  # fmt: skip
+        found = allocation.frontier(one, "divided", cost, goal, worlds)
+        assert found[0].n_fits >= first
+        assert {plan.n_worlds for plan in found} == {worlds}
+        for plan in found:
+            need = allocation.users_needed(one, "divided", plan.n_fits, goal, worlds)
+            assert plan.n_users == need
+            assert plan.seconds == worlds * (40 * plan.n_fits + 0.5 * need)
+            whole = sum(one.parts("divided", need, plan.n_fits, worlds)[0])
+            assert plan.share_of_fits == pytest.approx(0.08 / plan.n_fits / averaged / whole)
+        fits = [plan.n_fits for plan in found]
+        tried = [n for n in allocation._numbers(first) if fits[0] <= n <= fits[-1]]
+        assert fits == tried
+        # The next number of fits alone would cost more than the cheapest plan.
+        following = next(n for n in allocation._numbers(first) if n > fits[-1])
+        least = min(plan.seconds for plan in found)
+        assert worlds * 40 * following > least >= worlds * 40 * fits[-1]
+        assert allocation.cheapest(found) == min(found, key=lambda plan: plan.seconds)
+    assert allocation.cheapest([]) is None
+
+
+def test_a_plan_by_its_parts() -> None:
+    goal, cost = Requirement(0.4), Costs(40.0, 0.5)
+    found = allocation.plan(CROSSED, "crossed", cost, goal)
+    fits, users = 0.08 / 4, (2 + 1.5 / 4) / 400
+    assert found.share_of_fits == pytest.approx(fits / (fits + users))
+    for value, n, n_fits in (
+        (found.shows, 400, 4),
+        (found.with_users, 800, 4),
+        (found.with_fits, 400, 7),
+    ):
+        assert value == allocation.detectable(CROSSED, "crossed", n, n_fits, 1, goal)
+    plans = [
+        p for way in ("divided", "crossed") for p in allocation.frontier(CROSSED, way, cost, goal)
+    ]
+    assert list(found.frontier) == plans
+    assert found.best == min(plans, key=lambda plan: plan.seconds)
+    wary = replace(CROSSED, fits=0.9)
+    assert found.cautious == min(
+        (p for way in ("divided", "crossed") for p in allocation.frontier(wary, way, cost, goal)),
+        key=lambda plan: plan.seconds,
+    )
+    assert (found.spread, found.costs, found.over_worlds) == (CROSSED, cost, None)
+    still = replace(DIVIDED, users=0.0, fits=0.0)
+    nothing = allocation.plan(still, "divided", cost, goal)
+    assert math.isnan(nothing.share_of_fits)
+    assert nothing.best is not None
+    assert (nothing.best.n_users, math.isnan(nothing.best.share_of_fits)) == (16, True)

@@ -324,6 +324,24 @@ def test_a_cell_in_which_nobody_is_yet_may_be_left_out() -> None:
     assert found.cells.mean[0, 0].tolist() == [1.0, 2.0, 3.0]
 
 
+def test_segments_are_those_of_the_last_look() -> None:
+    table = eight()
+    third = table[table.day == 2].assign(day=3)
+    third["n"] += 7
+    third["x_mean"] += 5.0
+    found = read(pd.concat((table, third), ignore_index=True))
+    own = found.groups["country"]["de"]
+    assert (own.n[:, 0].tolist(), own.mean[:, 0].tolist()) == ([27, 31], [6.5, 7.5])
+    assert own.cov[:, 0, 1].tolist() == [0.5, 0.5]
+    assert own.previous.shape == own.cov.shape == (2, 3, 3)
+
+
+def test_users_who_leave_are_named_in_whatever_row_they_are() -> None:
+    table = two(day=[2, 2], n=[5, 20])
+    table = pd.concat((table, two(day=[1, 1])), ignore_index=True)
+    assert refusal(table).startswith("row 0: column 'n' falls from 10 to 5 in arm 'c' at 2:")
+
+
 def twins(**columns: Any) -> pd.DataFrame:
     both = {"n": [20, 20], "x_x_in_t_covariance": [1.0, NAN]}
     return two(**both | columns)

@@ -272,7 +272,7 @@ def frontier(
             seconds = costs.of(dealing, n, n_fits, n_worlds)
             whole = sum(spread.parts(dealing, n, n_fits, n_worlds)[0])
             averaged = 1 if spread.same_users else n_worlds
-            share = spread.fits / (n_fits * averaged) / whole
+            share = spread.fits / (n_fits * averaged) / whole if whole else math.nan
             found.append(Allocation(dealing, int(n), n_fits, n_worlds, seconds, share))
             least = min(least, seconds)
     return found
