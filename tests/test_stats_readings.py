@@ -13,7 +13,16 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from simulator.stats.readings import UnreadableError, has_leading_zeros, read_numbers
+from simulator.stats.readings import (
+    LostDigitsError,
+    UnreadableError,
+    as_numpy,
+    encoded,
+    has_leading_zeros,
+    is_number,
+    is_text,
+    read_numbers,
+)
 
 AMOUNTS = [1234.5, 0.07, -12.0, 1234567.25]
 
@@ -276,3 +285,212 @@ def test_large_numbers_that_are_held_exactly_are_read(kind: pa.DataType) -> None
 def test_floats_are_as_they_came() -> None:
     for column in (cells([1e30, 0.1]), cells(["1e30", "0.1"]), cells(["1e+16", "inf"])):
         assert read_numbers(column) is not None
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "how"),
+    [
+        (["(5)", "7"], [-5.0, 7.0], ""),
+        (["$5", "0", "$7"], [5.0, 0.0, 7.0], "without $"),
+        (["US$5", "US$-7"], [5.0, -7.0], "without US$"),
+        (["5 kr", "+6 kr"], [5.0, 6.0], "without kr"),
+        (["5 USD", "USD 6"], [5.0, 6.0], "without USD"),
+        (["5%", "0", "-7 %"], [0.05, 0.0, -0.07], "as shares: 12% is .12"),
+        (["1,5%", "20%"], [0.015, 0.2], "as shares: 12% is .12, with ',' before decimals"),
+        (["1 234,5", "1"], [1234.5, 1.0], "with ' ' between thousands and ',' before decimals"),
+        (["12'345", "1'000.5"], [12345.0, 1000.5], 'with "\'" between thousands'),
+        (["1,23,456", "5"], [123456.0, 5.0], "with ',' between thousands"),
+        (["1,2345", "7"], [1.2345, 7.0], "with ',' before decimals"),
+        (["00,5", ",5"], [0.5, 0.5], "with ',' before decimals"),
+        (["5,", "6,"], [5.0, 6.0], "with ',' before decimals"),
+        (["1,5e3", "2,5E-1"], [1500.0, 0.25], "with ',' before decimals"),
+        (["1\u00a0000", "5", ""], [1000.0, 5.0, NAN], "with ' ' between thousands"),
+        (["\u22125", "$6", "$7"], None, ""),
+        (["-PT1M", "PT2S"], [-60.0, 2.0], "as seconds"),
+        (["P1DT2H3M4.5S", None], [93784.5, NAN], "as seconds"),
+        (["P2D", "PT1,5S"], [172800.0, 1.5], "as seconds"),
+        (["1:2:3", "10:20:30"], [3723.0, 37230.0], "as seconds"),
+        (["3 days 4:05:06", "1 day"], [273906.0, 86400.0], "as seconds"),
+        (["-3 days", "-0:00:01"], [-259200.0, -1.0], "as seconds"),
+        (["1:30", "0:01:00", "x"], None, ""),
+        (["T", "F", ""], [1.0, 0.0, NAN], "with t as 1, f as 0"),
+        (["y", "N", "1", "0"], [1.0, 0.0, 1.0, 0.0], "with y as 1, n as 0"),
+        (["yes", "1", "0"], [1.0, 1.0, 0.0], "with yes as 1, no as 0"),
+        (["no", "no"], [0.0, 0.0], "with yes as 1, no as 0"),
+        (["1", "0"], [1.0, 0.0], ""),
+        (["t", "1"], None, ""),
+        (["true", "no"], None, ""),
+        (["$5", "abc"], None, ""),
+        (["", None, " "], None, ""),
+        (["5", "", " "], [5.0, NAN, NAN], ""),
+    ],
+)
+def test_each_dress_is_read_with_its_name(
+    values: list[Any], expected: list[float] | None, how: str
+) -> None:
+    for column in (cells(values), cells(values).dictionary_encode()):
+        try:
+            reading = read_numbers(column)
+        except UnreadableError:
+            assert expected is None
+            continue
+        if expected is None:
+            assert reading is None
+        else:
+            assert reading is not None
+            assert reading.values.tolist() == pytest.approx(expected, nan_ok=True)
+            assert reading.how == how
+
+
+STRAY = "no number, as most of the column are; such values: "
+UNCLEAR = "stands between thousands or before decimals is not clear from the whole column"
+
+
+@pytest.mark.parametrize(
+    ("values", "row", "why"),
+    [
+        (["$1", "$2", "x", "$3", "x"], 2, f"'x', {STRAY}2"),
+        (["5", "x", *["6"] * 1500, *["x"] * 1499], 1, f"'x', {STRAY}1,500"),
+        (["(5)", "5)", "7"], 1, f"'5)', {STRAY}1"),
+        (["-(5)", "7", "8"], 0, f"'-(5)', {STRAY}1"),
+        (["NA", "5"], 0, f"'NA', {STRAY}1"),
+        (["-", "?", "n/a", "$5"], 0, f"'-', {STRAY}3"),
+        (["1:30", "0:01:00", "0:02:00"], 0, f"'1:30', {STRAY}1"),
+        (["0:01:00", "1:30", "1:31"], 1,
+         "'1:30', which is minutes and seconds or hours and minutes: h:mm:ss is clear"),
+        (["", "2,345", "1,234"], 1, f"'2,345', which may be 2345 or 2.345: whether ',' {UNCLEAR}"),
+        (["5", "1.234", "-2.345"], 1,
+         f"'1.234', which may be 1.234 or 1234: whether '.' {UNCLEAR}"),
+        (["$5", "6", "$7", "8"], 1, "'6' without the '$' of others"),
+        (["€6", "$5", "$7", "6"], 0, "'€6' and others have '$': amounts of several units"),
+        (["$5", "$6", "£7", "€8"], 2, "'£7' and others have '$': amounts of several units"),
+    ],
+)  # fmt: skip
+def test_the_first_row_that_cannot_be_is_told_with_what_to_do(
+    values: list[str], row: int, why: str
+) -> None:
+    with pytest.raises(UnreadableError) as refusal:
+        read_numbers(cells(values))
+    told = refusal.value
+    assert (told.row, told.why, str(told)) == (row, why, why)
+    assert told.advice == "write plain numbers, such as 1234.5"
+
+
+@pytest.mark.parametrize(
+    ("column", "row", "cell", "value"),
+    [
+        (cells([0, LOST, LOST + 2]), 1, str(LOST), LOST - 1),
+        (cells([None, "1", str(-LOST)]), 2, str(-LOST), 1 - LOST),
+        (cells(["$1", f"${LOST:,}"]), 1, f"'${LOST:,}'", LOST - 1),
+    ],
+)
+def test_lost_digits_are_told_with_what_they_would_become(
+    column: pa.ChunkedArray, row: int, cell: str, value: int
+) -> None:
+    with pytest.raises(LostDigitsError) as refusal:
+        read_numbers(column)
+    assert refusal.value.row == row
+    assert refusal.value.why == (
+        f"{cell}, which would become {value}: a number is held as float64, which has no place for"
+        " every whole number beyond 2^53 (9007199254740992)"
+    )
+    assert "with an exponent (9.007e15)" in refusal.value.advice
+
+
+def test_2_to_the_53_and_what_has_an_exponent_or_no_end_is_held() -> None:
+    for column in (
+        cells([2**53, -(2**53)]),
+        cells(["9.007199254740993e15", "9.007199254740993E15"]),
+        cells([float("inf"), 1e300]),
+        cells(["inf", "-inf", "nan"]),
+        cells([0.1, 2.0**60]),
+    ):
+        assert read_numbers(column) is not None
+
+
+@pytest.mark.parametrize(
+    ("texts", "is_clear"),
+    [
+        (["999", "1.234"], False),
+        (["999.999", "1"], False),
+        (["1000", "1.234"], True),
+        (["1", "0.999"], True),
+        (["0", "1.000"], False),
+        (["nan", "1.234", "5"], False),
+        (["1.234", "0.5"], True),
+        (["1.2345", "5"], True),
+        (["+1.234", "-5"], False),
+        (["01.234", "5"], True),
+        ([*["5"] * 1000, "1.234"], False),
+        ([*["5"] * 1000, "1.5"], True),
+        (["inf", "nan"], True),
+        (["0", "0"], True),
+    ],
+)
+def test_whole_numbers_and_three_decimals_are_not_clear_below_1000(
+    texts: list[str], is_clear: bool
+) -> None:
+    if is_clear:
+        reading = read_numbers(cells(texts))
+        assert reading is not None
+        assert reading.values == pytest.approx(np.array(texts, dtype=float), nan_ok=True)
+    else:
+        with pytest.raises(UnreadableError):
+            read_numbers(cells(texts))
+
+
+@pytest.mark.parametrize(
+    ("kind", "ticks"),
+    [
+        (pa.time32("s"), 1), (pa.time32("ms"), 1e3), (pa.time64("us"), 1e6), (pa.time64("ns"), 1e9),
+        (pa.duration("s"), 1), (pa.duration("ms"), 1e3), (pa.duration("us"), 1e6),
+        (pa.duration("ns"), 1e9),
+    ],
+)  # fmt: skip
+def test_ticks_are_seconds_by_their_unit(kind: pa.DataType, ticks: float) -> None:
+    reading = read_numbers(cells([90, None, 1500], kind))
+    assert reading is not None
+    assert reading.values.tolist() == pytest.approx([90 / ticks, NAN, 1500 / ticks], nan_ok=True)
+    assert reading.how == "as seconds"
+
+
+def test_plain_types_say_how_they_were_read() -> None:
+    for column, how in (
+        (cells([True, None]), "with true as 1, false as 0"),
+        (cells([True, False]).dictionary_encode(), "with true as 1, false as 0"),
+        (cells([decimal.Decimal("1.5"), None]), "as decimals"),
+        (cells([1, 2]), ""),
+        (cells([1.5]), ""),
+    ):
+        reading = read_numbers(column)
+        assert reading is not None
+        assert reading.how == how
+
+
+def test_texts_numbers_and_columns_are_known_by_their_types() -> None:
+    for kind in (pa.string(), pa.large_string(), pa.string_view()):
+        assert (is_text(kind), is_number(kind)) == (True, False)
+    for kind in (pa.int8(), pa.uint64(), pa.float32()):
+        assert (is_text(kind), is_number(kind)) == (False, True)
+    for kind in (pa.bool_(), pa.binary(), pa.decimal128(5, 2)):
+        assert (is_text(kind), is_number(kind)) == (False, False)
+    for values, leading in ((["007", "x"], True), (["0", "0.5", "x0", "10"], False),
+                            ([None, "00"], True), (["0a1"], False)):  # fmt: skip
+        assert has_leading_zeros(cells(values)) is leading
+
+
+def test_distinct_values_come_in_the_order_of_their_rows() -> None:
+    names, index = encoded(cells(["b", None, "a", "b"]))
+    assert (names.to_pylist(), index.tolist()) == (["b", "a"], [0, -1, 1, 0])
+    assert index.dtype == np.int64
+    two = pa.chunked_array([["b"], ["a", "b"]])
+    names, index = encoded(two)
+    assert (names.to_pylist(), index.tolist()) == (["b", "a"], [0, 1, 0])
+    names, index = encoded(pa.chunked_array([], pa.string()))
+    assert (len(names), index.tolist()) == (0, [])
+    assert as_numpy(two).tolist() == ["b", "a", "b"]
+    assert as_numpy(cells([1, 2])).tolist() == [1, 2]
+    assert as_numpy(pa.array([1.0, None])).tolist() == pytest.approx([1.0, NAN], nan_ok=True)

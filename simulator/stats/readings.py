@@ -242,7 +242,8 @@ def _are_in_thousands(cells: Cells) -> bool:
     it.
     """
     dotted = cells.filter(pc.match_substring(cells, "."))
-    return bool(pc.all(pc.match_substring_regex(dotted, r"^[+-]?[1-9]\d{0,2}\.\d{3}$")).as_py())
+    fits = pc.match_substring_regex(dotted, r"^[+-]?[1-9]\d{0,2}\.\d{3}$")
+    return bool(pc.all(fits, min_count=0).as_py())
 
 
 @dataclass(frozen=True)
