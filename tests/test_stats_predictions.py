@@ -5,7 +5,9 @@ bytes know no order of rows.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,10 +17,11 @@ from click.testing import CliRunner
 
 import abtest
 from simulator.cli.report import report as command
+from simulator.log.metrics import metric
 from simulator.report import user_table
 from simulator.stats import audit, moments, predictions, tests, units
 from simulator.stats.frames import from_frame
-from simulator.stats.unit_table import TableError, keys_of
+from simulator.stats.unit_table import TableError, UnitTable, keys_of
 from tests.worlds import paired_log
 
 METRICS = {"minutes": "minutes", "ctr": ("clicks", "impressions")}
@@ -176,3 +179,115 @@ def test_the_audit_counts_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in rows.values():
         assert (row.analysis, row.design, row.n) == ("MLRATE t, Fieller", "split", 120)
         assert row.error.value <= 0.35
+
+
+def test_numbers_stay_numbers_and_labels_are_those_of_most_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    features: dict[str, Any] = {
+        "age": np.array([3.0, np.nan, 1.0, 2.0, 5.0, 6.0]),
+        "kids": np.array([1, 2, 3, 4, 5, 6]),
+        "old": np.array([True, False, True, True, False, False]),
+        "city": np.array(["b", "a", "c", "b", "d", "c"]),
+    }
+    matrix, categorical = predictions.design_matrix(features)
+    assert categorical == [False, False, False, True]
+    for place, name in enumerate(("age", "kids", "old")):
+        assert matrix[:, place] == pytest.approx(features[name].astype(float), nan_ok=True)
+    assert matrix[:, 3].tolist() == [1, 0, 2, 1, 3, 2]
+    # Of two levels b and c are kept, in the order of their names; the others are one beyond.
+    monkeypatch.setattr(predictions, "CATEGORIES", 2)
+    assert predictions.design_matrix(features)[0][:, 3].tolist() == [0, 2, 1, 0, 2, 1]
+    monkeypatch.setattr(predictions, "CATEGORIES", 3)  # of a and d, the first in the alphabet
+    assert predictions.design_matrix(features)[0][:, 3].tolist() == [1, 0, 2, 1, 3, 2]
+
+
+def test_folds_are_the_remainder_of_the_key_by_5() -> None:
+    keys = np.array([0, 4, 5, 2**63 + 3], dtype=np.uint64)
+    assert predictions.folds_of(keys).tolist() == [0, 4, 0, (2**63 + 3) % 5]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_each_fold_is_predicted_by_a_model_of_the_others(weighted: bool) -> None:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    rng = np.random.default_rng(1)
+    n = 60
+    matrix = np.column_stack((rng.normal(size=n), rng.integers(0, 3, n)))
+    target = matrix[:, 0] ** 2 + matrix[:, 1] + rng.normal(0.0, 0.1, n)
+    keys = rng.integers(0, 4, n).astype(np.uint64)  # nobody is in the fold of 4
+    weights = rng.integers(1, 4, n).astype(float) if weighted else None
+    found = predictions.cross_fitted(
+        matrix, [False, True], target, keys, weights, max_iter=3, min_samples_leaf=5
+    )
+    for fold in range(4):
+        others = np.flatnonzero(keys != fold)
+        others = others[np.lexsort((target[others], keys[others]))]
+        trees = HistGradientBoostingRegressor(
+            max_iter=3, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=5,
+            early_stopping=False, random_state=0, categorical_features=[False, True],
+        )  # fmt: skip
+        own = None if weights is None else weights[others]
+        trees.fit(matrix[others], target[others], sample_weight=own)
+        assert found[keys == fold] == pytest.approx(trees.predict(matrix[keys == fold]))
+
+
+def split_table(n: int = 100) -> UnitTable:
+    """Two metrics with one numerator, one that is constant, and a ratio by a number of its own."""
+    rng = np.random.default_rng(2)
+    click, shown = rng.gamma(2.0, 1.0, n), rng.gamma(9.0, 1.0, n)
+    names = ("click", "click_rate", "like", "watch_time")
+    tops = {"click": click, "click_rate": click, "like": np.ones(n), "watch_time": shown}
+    return UnitTable(
+        "user", ("a", "b"), {m: metric(m) for m in names}, tops, {"click_rate": shown},
+        np.arange(n) % 2, covariates={"past": click}, features={"age": rng.normal(size=n)},
+        keys=keys_of(map(str, range(n))),
+    )  # fmt: skip
+
+
+def test_sums_that_are_the_same_are_predicted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, made, calls = split_table(), [], []
+
+    def fitted(matrix: Any, categorical: Any, target: Any, keys: Any) -> np.ndarray:
+        made.append(target)
+        assert (matrix[:, 0] == table.features["age"]).all()
+        assert categorical == [False]
+        assert keys is table.keys
+        return np.zeros(100) if len(made) == 2 and still else target + len(made)
+
+    monkeypatch.setattr(predictions, "cross_fitted", fitted)
+    still = False
+    found = predictions.with_predictions(table, lambda *one: calls.append(one))
+    assert [target.tolist() for target in made] == [
+        table.numerators[m].tolist() for m in ("click", "watch_time")
+    ]
+    assert found.predicted == {
+        "click": ("predicted click",),
+        "click_rate": ("predicted click", "predicted watch_time"),
+        "watch_time": ("predicted watch_time",),
+    }
+    assert list(found.covariates) == ["past", "predicted click", "predicted watch_time"]
+    assert (found.covariates["predicted click"] == table.numerators["click"] + 1).all()
+    assert calls == [("report: predictions", i, 5, {}) for i in range(6)]
+    left = predictions.without_predictions(found)
+    assert (left.predicted, list(left.covariates)) == ({}, ["past"])
+    assert predictions.without_predictions(table) is table
+    # Of what nothing is predicted there is no covariate.
+    made.clear()
+    still = True
+    other = predictions.with_predictions(table)
+    assert other.predicted == {"click": ("predicted click",), "click_rate": ("predicted click",
+                               "predicted denominator of click_rate")}  # fmt: skip
+
+
+def test_tables_without_predictors_or_users_enough_are_refused() -> None:
+    table = split_table()
+    twins = replace(table, assigned=None)
+    for bad, message in (
+        (twins, "a paired table needs none"),
+        (replace(table, features={}), "no column is known of users before the test"),
+        (replace(table, keys=None), "no column is known of users before the test"),
+        (table.where(np.arange(99)), "a model needs at least 100 users; there are 99"),
+    ):
+        with pytest.raises(TableError, match=message):
+            predictions.with_predictions(bad)
