@@ -19,7 +19,7 @@ from simulator.report import user_table as tables
 from simulator.stats.frames import from_frame, looks_from_frame, metric_of
 from simulator.stats.quantities import Quantity
 from simulator.stats.segments import DEPENDENT, dependence
-from simulator.stats.unit_table import TableError, UnitTable, levels
+from simulator.stats.unit_table import TableError, UnitTable, keys_of, levels
 
 N = 60
 WAYS: dict[str, Callable[[pd.DataFrame], Any]] = {
@@ -688,3 +688,84 @@ def test_days_that_are_none_are_named(days: list[Any], message: str) -> None:
     assert str(error.value) == message
     with pytest.raises(TableError, match="'day' is named as a segment, and is the column of days"):
         looks_from_frame(daily([1, 2, 3, 3, 3]), "day", groups=["day"])
+
+
+LONG = [f"{2**53 + 2 * i + 1}" for i in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "use"),
+    [
+        ([NAN] * 4, {}, ("left out", "all blank")),
+        ([None] * 4, {}, ("left out", "all blank")),
+        (["", " ", "", ""], {}, ("left out", "all blank")),
+        (["1", "2", "3", ""], {"metrics": ["x"]}, ("left out", "not asked for")),
+        ([1, 2, 3, 4], {"metrics": ["x"]}, ("left out", "not asked for")),
+        (["1", "2", "3", "z"], {"metrics": ["x"]}, ("segment", "4 levels: 1, 2, 3, z")),
+        (["01", "2", "3", "z"], {}, ("segment", "4 levels: 01, 2, 3, z")),
+        (["01", "2", "3", "4"], {"metrics": ["x"]},
+         ("segment", "numbers with leading zeros are labels; 4 levels: 01, 2, 3, 4")),
+        (["01", "01", "01", "01"], {},
+         ("left out", "numbers with leading zeros are labels; it is '01' in every row")),
+        (["01", "2", "3", "4"], {"groups": []},
+         ("left out", "numbers with leading zeros are labels; not asked for")),
+        (["a", "b", "c", "d"], {"groups": []}, ("left out", "not asked for")),
+        (["a", "b", "c", None], {"groups": ["y"]}, ("segment", "4 levels: (blank), a, b, c")),
+        (["a"] * 4, {"groups": ["y"]}, ("segment", "1 levels: a")),
+        (LONG, {}, ("left out", "it holds 9007199254740993, which would become 9007199254740992: a"
+                    " number is held as float64, which has no place for every whole number beyond"
+                    " 2^53 (9007199254740992)")),
+    ],
+)  # fmt: skip
+def test_a_column_is_taken_for_what_it_holds(
+    values: Any, more: dict[str, Any], use: tuple[str, str]
+) -> None:
+    assert taken(from_frame(four(y=values), **more)) == {"y": use}
+
+
+@pytest.mark.parametrize(("n", "listed"), [(6, True), (7, False)])
+def test_six_levels_are_listed(n: int, listed: bool) -> None:
+    labels = [f"k{i % n}" for i in range(N)]
+    note = f"{n} levels" + (f": {', '.join(f'k{i}' for i in range(n))}" if listed else "")
+    assert said(from_frame(users(z=labels)))["z"] == ("segment", note)
+
+
+def test_clusters_are_units_with_features_and_keys_of_their_own() -> None:
+    frame = four(user=None, h=["b", "a", "b", "a"], y_before=[1, 2, 3, 5], z=[*"klkl"])
+    table = from_frame(frame, cluster="h", predictors=[])
+    assert (table.n_units, table.cluster) == (2, None)
+    assert table.numerators["x"].tolist() == [7.0, 4.0]
+    assert table.features["y_before"].tolist() == [3.5, 2.0]
+    assert table.features["z"].tolist() == ["l", "k"]
+    assert table.keys is not None
+    assert table.keys.tolist() == keys_of(["a", "b"]).tolist()
+    assert taken(table)["h"] == ("cluster", "")
+    assert from_frame(frame, cluster="h").keys is None
+
+
+def test_metrics_of_several_columns() -> None:
+    frame = four(y=[2.0, 2, 4, 4], user=[5, 6, 7, 8])
+    by_name = from_frame(frame, metrics={1: "x", "r": ("x", "y"), "q": Quantity(np.max, "x", "y")})
+    assert list(by_name.metrics) == ["1", "r", "q"]
+    assert by_name.numerators["r"].tolist() == by_name.numerators["q"].tolist() == [1, 2, 3, 5]
+    assert {name: v.tolist() for name, v in by_name.denominators.items()} == {"r": [2, 2, 4, 4]}
+    (first, second), units = by_name.details["q"].of_arm(1)
+    assert (first.tolist(), second.tolist(), units) == ([2, 5], [2, 4], None)
+    assert list(from_frame(frame.rename(columns={"y": "7"}), metrics=[7, "x"]).metrics) == [
+        "7",
+        "x",
+    ]
+    twice = from_frame(frame.assign(user=[0, 0, 1, 1]), metrics={"q": Quantity(np.max, "y")})
+    assert twice.details["q"].values[0].tolist() == [[2, 4], [2, 4]]
+    assert twice.details["q"].assigned is None
+
+
+def test_what_is_declared_in_one_is_read() -> None:
+    entries = {"x": Declared(better="lower", winsorise=0.25)}
+    table = from_frame(four(), entries=entries, roles={"x": "success"})
+    assert table.metrics["x"].higher_is_better is False
+    assert table.metrics["x"].role == "success"
+    assert table.numerators["x"].tolist() == [1, 2, 3, 3]
+    looks, _ = looks_from_frame(daily([1, 2, 3, 3, 3]), "day", better={"x": "lower"}, entries={
+        "x": Declared(winsorise=0.1)})  # fmt: skip
+    assert {look.metrics["x"].higher_is_better for look in looks} == {False}

@@ -183,6 +183,9 @@ def test_segments_are_columns_of_text_or_those_that_are_named() -> None:
          "column 'country' holds dates, such as '2026-05-01', and is not named: is it that of"
          " looks (--day country), or a segment (--segment country)?"),
         (two(n=["", "many"]), {}, "row 1: column 'n' is 'many': must be a number"),
+        (put(eight().astype({"x_mean": str}), 3, "x_mean", "z"), {},
+         "row 3: column 'x_mean' is 'z', no number, as most of the column are; such values: 1;"
+         " write plain numbers, such as 1234.5"),
         (two(n=["", " "]), {}, "row 0: column 'n' is '': must be a number"),
         (two(n=[10.0, NAN]), {}, "row 1: column 'n' has no value: must be a number"),
         (two(n=[NAN, NAN]), {}, "row 0: column 'n' has no value: must be a number (2 such rows)"),
