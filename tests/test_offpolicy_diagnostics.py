@@ -20,6 +20,9 @@ from simulator.offpolicy.diagnostics import (
     Weights,
     WeightsOfDay,
     finished,
+    matched,
+    modelled,
+    weighted,
 )
 from simulator.offpolicy.estimators import (
     IPS,
@@ -61,12 +64,17 @@ from simulator.offpolicy.uncertainty import EstimateInterval
 ITEMS = 4
 
 
+def read(kind: str) -> Any:
+    """A word as it is read from a file: equal to the one in the code, and another object."""
+    return "".join(kind)
+
+
 def two_rounds(kind: Any = "conditional") -> Rounds:
     zero = np.zeros(2, dtype=np.int64)
     return Rounds(
         np.array([0, 1]), np.array([0, 1]), zero, np.array([10, 20]), np.tile([0, 1], (2, 1)),
-        np.array([[1, 2], [3, 1]]), np.array([[1.0, 0.0], [0.0, 2.0]]),
-        np.array([[0.5, 0.25], [0.2, 0.4]]), kind, zero,
+        np.array([[1, 2], [3, 1]]), np.array([[1.0, 0.0], [1.0, 2.0]]),
+        np.array([[0.5, 0.25], [0.2, 0.4]]), read(kind), zero,
     )  # fmt: skip
 
 
@@ -121,7 +129,7 @@ def evidence(kind: Any = "conditional") -> Evidence:
 STEP = np.array([[0.5, 2.0], [2.0, 0.25]])
 RUNNING = np.array([[0.5, 1.0], [2.0, 0.5]])
 SLATE = np.array([1.0, 0.5])
-REWARD = np.array([1.0, 2.0])
+REWARD = np.array([1.0, 3.0])
 VALUE = np.array([0.25, 0.25])
 PREDICTED = np.array([[0.1, 0.1], [0.3, 0.05]])
 RESIDUAL = REWARD - np.array([0.2, 0.35])
@@ -212,12 +220,12 @@ below what stands above.
 FORMULAS: list[tuple[Estimator, list[tuple[Any, Any]]]] = [
     (Matching(), [((AGREE * two_rounds().reward).sum(axis=1), AGREE.sum(axis=1))]),
     (Recalled(), [((IN * two_rounds().reward).sum(axis=1), IN.sum(axis=1))]),
-    (HitRate(3), [([1.0, 0.0], [1.0, 1.0])]),
-    (HitRate(2), [([0.0, 0.0], [1.0, 1.0])]),
-    (Gain(3), [([1 / np.log2(4), 0.0], [1.0, 1.0])]),
-    (Gain(2), [([0.0, 0.0], [1.0, 1.0])]),
+    (HitRate(3), [([1.0, 1.0], [1.0, 2.0])]),
+    (HitRate(2), [([0.0, 1.0], [1.0, 2.0])]),
+    (Gain(3), [([1 / np.log2(4), 1.0], [1.0, 2.0])]),
+    (Gain(2), [([0.0, 1.0], [1.0, 2.0])]),
     (IPS(), [(SLATE * REWARD, None)]),
-    (ClippedIPS(0.75), [([0.75, 1.0], None)]),
+    (ClippedIPS(0.75), [([0.75, 1.5], None)]),
     (SNIPS(), [(SLATE * REWARD, SLATE)]),
     (DirectMethod(), [(VALUE, None)]),
     (DoublyRobust(), [(VALUE + SLATE * RESIDUAL, None)]),
@@ -342,7 +350,7 @@ def test_why_an_estimator_does_not_run() -> None:
         (LatentIPS(), (NO_CLUSTERS,) * 6),
         (OffCEM(), (NO_CLUSTERS, NO_CLUSTERS, UNKNOWN, NO_CLUSTERS, NO_CLUSTERS, UNKNOWN)),
     ]
-    kinds: list[Any] = ["conditional", "marginal", "unknown"]
+    kinds = [read(kind) for kind in ("conditional", "marginal", "unknown")]
     facts = [ReplayFacts(kind, length) for length in (2, 1) for kind in kinds]
     for estimator, want in every:
         assert tuple(map(estimator.refuses, facts)) == want, estimator.label
@@ -556,6 +564,7 @@ def test_weights_are_summed_chunk_by_chunk() -> None:
         name: getattr(two_rounds(), name)[:, :1]
         for name in ("position", "item", "reward", "propensity")
     })  # fmt: skip
+    one = replace(one, reward=np.array([[1.0], [0.0]]))
     narrow = Target(AGREE[:, :1], TARGET.slates[:, :, :1], TARGET.share)
     found.add(Evidence(one, narrow), np.array([0.5, 2.0]))
     assert (found.rounds, found.impressions, found.matched_rounds) == (4, 6, 4)
@@ -574,7 +583,7 @@ def test_weights_are_summed_chunk_by_chunk() -> None:
     unknown.add(evidence("unknown"), np.full(2, math.nan))
     assert (unknown.total, unknown.matched_rounds, unknown.events) == (0.0, 0, 0)
     assert unknown.places.shape == (0, 2)
-    assert [day.logged for day in unknown.by_day()] == [1.0, 2.0]
+    assert [day.logged for day in unknown.by_day()] == [1.0, 3.0]
     many = Weights(ITEMS)
     for _ in range(6):
         many.add(evidence(), SLATE)
@@ -604,3 +613,91 @@ def test_many_users_are_folded_into_groups_by_a_hash() -> None:
     assert "b" in exact
     assert "c" not in exact
     assert UnitSums(9000).n_units == 8192
+
+
+def test_a_weighted_estimate_is_judged_on_both_sides_of_each_limit() -> None:
+    """Effective sizes of 50 and 500 rounds, a mean weight of 1.1, a twentieth of all weight in one
+    round, 30 events, 95% of what is shown.
+    """
+
+    def judged(normalised: bool = False, **of: Any) -> EstimateVerdict:
+        findings = sound(**{"mean_weight": of.pop("mean_weight", sound().mean_weight)})
+        for name, value in of.items():
+            setattr(findings.weights, name, value)
+        return weighted(findings, self_normalised=normalised)
+
+    wide = {"mean_weight": EstimateInterval("delta", 1.01, 1.2), "squares": 1210.0}
+    far = "mean weight {}, 95% interval [1.01, 1.2], should be 1"
+    wanted = np.array([0.0, 95.0, 5.0])
+    cover = {"n_items": 2, "shown": np.array([False, True, False]), "wanted": wanted}
+    for of, word, reasons in (
+        ({}, "trustworthy", ()),
+        ({"squares": 2e4}, "weak", ("effective sample size 50 of 1,000 rounds",)),
+        ({"squares": 2.01e4}, "unusable", ("effective sample size 49.8 of 1,000 rounds",)),
+        ({"squares": 2000.0}, "trustworthy", ()),
+        ({"squares": 2004.0}, "weak", ("effective sample size 499 of 1,000 rounds",)),
+        (wide | {"total": 1099.9}, "weak", (far.format("1.1"),)),
+        (wide | {"total": 1110.0}, "unusable", (far.format("1.11"),)),
+        (wide | {"total": 1110.0, "normalised": True}, "weak", (far.format("1.11"),)),
+        ({"largest": [(50.0, 7), (9.0, 8)]}, "trustworthy", ()),
+        ({"largest": [(50.1, 7)]}, "weak", ("row 7 alone carries 5% of the weight",)),
+        ({"events": 30}, "trustworthy", ()),
+        ({"events": 29}, "weak", ("only 29 rounds with a reward carry it",)),
+        (cover, "trustworthy", ()),
+        (cover | {"wanted": np.array([0.0, 94.0, 6.0])}, "weak",
+         ("the log shows only 94% of what the target shows",)),
+        ({"matched_rounds": 0}, "unusable", ("0 logged rounds agree with the target",)),
+        ({"total": 0.0, "largest": [(0.0, 7)], "squares": 0.0}, "unusable",
+         ("effective sample size 0.0 of 1,000 rounds",)),
+    ):  # fmt: skip
+        assert judged(**of) == EstimateVerdict(word, reasons)  # type: ignore[arg-type]
+
+
+def test_a_model_is_judged_by_its_residual_and_by_what_could_contradict_it() -> None:
+    only = "valid only as far as the reward model is right; "
+    nothing = EstimateInterval("delta", math.nan, math.nan)
+    off = EstimateInterval("delta", 0.01, 0.234567)
+    for squares, residual, word, reason in (
+        (1000.0, nothing, "weak", "no weighted residual to hold the reward model against"),
+        (1000.0, off, "unusable", "the reward model is contradicted: its mean weighted residual is"
+                                  " in [0.01, 0.235]"),
+        (2e4, sound().residual, "weak", f"{only}the log does not contradict it"),
+        (2.1e4, sound().residual, "weak", f"{only}effective sample size 47.6: the log cannot"
+                                          " contradict it"),
+    ):  # fmt: skip
+        findings = sound(residual=residual)
+        findings.weights.squares = squares
+        assert modelled(findings) == EstimateVerdict(word, (reason,))  # type: ignore[arg-type]
+    for count, fair, word, reasons in (
+        (0.0, True, "unusable", ("0 logged impressions agree with the target",)),
+        (49.4, True, "unusable", ("only 49 impressions matched",)),
+        (50.0, True, "trustworthy", ()),
+        (50.0, False, "weak", ("the log did not choose uniformly at random: the figure inherits the"
+                               " logging policy's bias",)),
+    ):  # fmt: skip
+        assert matched(sound(count=count), fair=fair) == EstimateVerdict(word, reasons)  # type: ignore[arg-type]
+
+
+def test_uniform_slates_have_a_closed_pseudo_inverse_and_given_ones_their_own() -> None:
+    """All slates of two of four items; and of two of two, which have no contrast."""
+    for m in (4, 2):
+        slates = np.array([(i, j) for i in range(1, m + 1) for j in range(1, m + 1) if i != j])
+        n = len(slates)
+        zero = np.zeros(n, dtype=np.int64)
+        log = Rounds(
+            zero, zero, zero, zero, np.tile([0, 1], (n, 1)), slates, np.ones((n, 2)),
+            np.tile([1 / m, 1 / (m - 1)], (n, 1)), read("conditional"), zero,
+        )  # fmt: skip
+        wanted = np.tile([[[1, 2], [2, 1]]], (n, 1, 1))
+        share = np.tile([0.75, 0.25], (n, 1))
+        e = Evidence(log, Target(np.ones((n, 2)), wanted, share))
+        # Indicators of (place, item): the log's second moment, and the target's mean of them.
+        cells = np.eye(2 * m)[slates - 1 + np.array([0, m])].sum(axis=1)
+        moment = cells.T @ cells / n
+        q = 0.75 * np.eye(2 * m)[[0, m + 1]].sum(axis=0) + 0.25 * np.eye(2 * m)[[1, m]].sum(axis=0)
+        want = 2 * cells @ np.linalg.pinv(moment) @ q
+        ((closed, _),) = PseudoInverse().ratios(e)
+        np.testing.assert_allclose(closed, want, atol=1e-12)
+        law = np.full((n, n), 1 / n)
+        ((slow, _),) = PseudoInverse(lambda rounds, s=slates, p=law: (s, p)).ratios(e)  # type: ignore[misc]
+        np.testing.assert_allclose(slow, want, atol=1e-12)
