@@ -15,19 +15,25 @@ from simulator.cli import main
 from simulator.log.eventlog import EventLog
 from simulator.offpolicy.launch_page import document
 from simulator.offpolicy.past_launches import (
+    LEVEL,
     ArmForecast,
     LaunchPair,
     LaunchResult,
     MetricLaunches,
+    PastTest,
+    _hold_to_metrics,
+    held_against,
     past_tests,
+    simulated_lifts,
 )
+from simulator.offpolicy.settings import ReplayError
 from simulator.page.markdown import markdown
 from simulator.report.errors import ReportError
 from simulator.scenario.model import Scenario
 from simulator.stats import launches as module
 from simulator.stats.launches import Calibrator, Estimated, Forecast, Launch, Relation
 from simulator.stats.unit_table import TableError
-from tests.worlds import tiny_scenario, write_scenario
+from tests.worlds import hand_counted_log, tiny_scenario, write_scenario
 
 NOISE = 0.01
 
@@ -369,6 +375,143 @@ def test_too_few_or_equal_launches_say_nothing():
         Calibrator(launches)
     with pytest.raises(TableError, match="the real lifts of all launches are the same"):
         Calibrator([Launch("", 0.01, 0.01, i / 100, 0.01) for i in range(6)])
+
+
+# --- the file
+
+
+def of_arms(*arms: str, **changes: object) -> Scenario:
+    content = {arm: {"policy": "popularity", "params": {"half_life": i + 1.0}}
+               for i, arm in enumerate(arms)}  # fmt: skip
+    return Scenario.model_validate(tiny_scenario(content, **changes))
+
+
+def read_tests(folder: Path, *lines: str) -> list[PastTest]:
+    """Of a scenario with the arms a, b and c, a the control."""
+    file = folder / "tests.csv"
+    file.write_text("\n".join(lines) + "\n")
+    return past_tests(file, of_arms("a", "b", "c"))
+
+
+def test_a_row_is_a_test_with_its_lift_and_error(tmp_path):
+    """Without a name it has that of its arm; without an arm its number; an error may stand as ends
+    of an interval.
+    """
+    head = "test,arm,control,metric,lift,low,high,simulated,simulated_se"
+    got = read_tests(
+        tmp_path, head,
+        "one,b,c,click,0.05,0.01,0.09,,",
+        ",b,,click,0.02,-0.01,0.05,,",
+        ",,,like,0.01,0,0.02,0.3,0.1",
+    )  # fmt: skip
+    width = 2 * norm.ppf(0.975)
+    assert got == [
+        PastTest("one", "click", "b", "c", (0.05, pytest.approx(0.08 / width)), None, "line 2"),
+        PastTest("b", "click", "b", "a", (0.02, pytest.approx(0.06 / width)), None, "line 3"),
+        PastTest("row 3", "like", "", "a", (0.01, pytest.approx(0.02 / width)), (0.3, 0.1),
+                 "line 4"),
+    ]  # fmt: skip
+    bare = read_tests(tmp_path, "arm,metric,lift,se", "b,click,1,2")
+    assert bare == [PastTest("b", "click", "b", "a", (1.0, 2.0), None, "line 2")]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["arm,metric,lift,se", "x,click,1,1"],
+         "line 2: column 'arm': no arm 'x' in the scenario; there is a, b, c; or give 'simulated'"
+         " and 'simulated_se'"),
+        (["arm,control,metric,lift,se", "b,x,click,1,1"],
+         "line 2: column 'control': no arm 'x' in the scenario; there is a, b, c; or give"
+         " 'simulated' and 'simulated_se'"),
+        (["arm,metric,lift,se", "b,click,1,1", "a,click,1,1"],
+         "line 3: arm and control are both 'a'"),
+        (["arm,lift,se", "b,1,1"], "no column 'metric'; it has arm, lift, se"),
+        (["arm,metric,lift,se", "b,click,1,1", "b,,1,1"], "line 3: column 'metric' has no value"),
+        (["arm,metric,lift,se", "b,click,1,1", "b,click,1,0"],
+         "line 3: column 'se' must be above 0"),
+        (["arm,metric,lift,low,high", "b,click,1,0,1", "b,click,1,1,1"],
+         "line 3: column 'high' must be above 'low'"),
+        (["arm,metric,lift,low", "b,click,1,0"],
+         "no column 'se', nor 'low' and 'high' of a 95% interval"),
+        (["metric,lift,se,simulated,simulated_se", "click,1,1,1,0"],
+         "line 2: column 'simulated_se' must be above 0 where 'simulated' is given; got 0.0"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_file_is_named_by_its_line(lines, message, tmp_path):
+    with pytest.raises(ReportError) as error:
+        read_tests(tmp_path, *lines)
+    file = tmp_path / "tests.csv"
+    assert str(error.value) == f"{file}: {message} (docs/offpolicy.md has an example)"
+
+
+def past(test: str, arm: str, lift: float, metric: str = "click", **more: object) -> PastTest:
+    known = {"control": "a", "real": (lift, 0.01), "simulated": None, "place": "line 9"} | more
+    return PastTest(test, metric, arm, **known)
+
+
+def test_metrics_of_launches_are_the_scenarios():
+    named = of_arms("a", "b", metrics=["click", {"watch_time": "lower"}])
+    _hold_to_metrics([past("x", "b", 0.1), past("y", "b", 0.1, "watch_time")], named, Path("f.csv"))
+    with pytest.raises(ReportError) as error:
+        _hold_to_metrics([past("x", "b", 0.1, "clicks")], named, Path("f.csv"))
+    assert str(error.value) == (
+        "f.csv: line 9: no metric 'clicks' in the scenario; did you mean 'click'?"
+    )
+
+
+def test_launches_are_held_against_the_simulators_lifts_by_metric():
+    """Five of clicks by two arms, of which one over another control; two of likes are too few. What
+    the simulator cannot say is left out; arms that no launch has are forecast.
+    """
+    world = of_arms("a", "b", "c", "d", "e")
+    tests = [
+        past("one", "b", 0.02), past("two", "c", 0.03), past("three", "b", 0.01, control="c"),
+        past("four", "", -0.02, simulated=(-0.01, 0.02)),
+        past("five", "", 0.05, simulated=(0.06, 0.03)), past("six", "e", 0.5),
+        past("seven", "b", 0.1, "like"), past("eight", "e", 0.1, "like"),
+    ]  # fmt: skip
+    lifts = {
+        ("click", "b", "a"): (0.03, 0.01), ("click", "c", "a"): (0.05, 0.01),
+        ("click", "b", "c"): (0.0, 0.02), ("click", "d", "a"): (0.04, 0.01),
+        ("like", "b", "a"): (0.2, 0.1), ("like", "d", "a"): (0.3, 0.1),
+    }  # fmt: skip
+    found = held_against(world, tests, lifts)
+    assert (found.scenario, found.control, found.level) == ("tiny", "a", LEVEL)
+    clicks, likes = found.metrics
+    assert [pair.test for pair in clicks.pairs] == ["one", "two", "three", "four", "five"]
+
+    def of(lift: float, error: float) -> Estimated:
+        half = norm.ppf(0.975) * error
+        return Estimated(lift, pytest.approx(lift - half), pytest.approx(lift + half))
+
+    assert clicks.pairs[2] == LaunchPair("three", "b", "c", of(0.01, 0.01), of(0.0, 0.02))
+    simulated = [(0.03, 0.01), (0.05, 0.01), (0.0, 0.02), (-0.01, 0.02), (0.06, 0.03)]
+    real = [(0.02, 0.01), (0.03, 0.01), (0.01, 0.01), (-0.02, 0.01), (0.05, 0.01)]
+    names = [pair.test for pair in clicks.pairs]
+    whole = Calibrator([Launch(n, *r, *m) for n, r, m in zip(names, real, simulated, strict=True)])
+    assert (clicks.metric, clicks.why, clicks.relation) == ("click", "", whole.relation())
+    ahead = ArmForecast("d", of(0.04, 0.01), whole.forecast(0.04, 0.01, level=0.9))
+    assert clicks.forecasts == (ahead,)
+    assert (likes.metric, likes.relation, likes.forecasts) == ("like", None, ())
+    assert [pair.test for pair in likes.pairs] == ["seven"]
+    assert likes.why.startswith("at least 5 launches are needed")
+    with pytest.raises(ReplayError, match="tiny: no launch has a lift in the simulator: what its"):
+        held_against(world, [past("six", "e", 0.5)], lifts)
+
+
+def test_simulated_lifts_are_relative_over_each_control():
+    log = hand_counted_log()
+    found = simulated_lifts(log, ["a", "b"])
+    controls = {control for _, _, control in found}
+    assert controls == {"a", "b"}
+    for (metric, arm, control), (lift, error) in found.items():
+        assert arm != control
+        assert error > 0
+        back, other = found[metric, control, arm]
+        assert 1 + lift == pytest.approx(1 / (1 + back))
+        # The same difference, as a share of the other mean.
+        assert error == pytest.approx(other * (1 + lift))
 
 
 # --- the command
