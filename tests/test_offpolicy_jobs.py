@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from dataclasses import astuple, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,10 @@ import pytest
 from policies.base import Catalogue, Fitting, silent
 from policies.popularity import Popularity
 from policies.time import DAY
+from simulator.datasets import kuairand, open_bandit
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import LogError, Metadata
-from simulator.offpolicy import jobs
+from simulator.offpolicy import jobs, sources
 from simulator.offpolicy.item_clusters import clusters_by_vectors, clusters_of
 from simulator.offpolicy.jobs import (
     ReplayJob,
@@ -43,6 +45,7 @@ from simulator.offpolicy.survey import _uniform, observed, survey
 from simulator.offpolicy.target import FittedTargets, PolicyTargets, alone, apart
 from simulator.offpolicy.target_fits import Lesson, Wanted, _distinct, _named, _of_fit, fitted
 from simulator.offpolicy.uncertainty import Ratios, delta
+from tests.worlds import tiny_scenario, write_scenario
 
 USERS, ITEMS = 3, 5
 
@@ -416,3 +419,86 @@ def test_a_log_is_replayed_for_each_reward_with_what_was_asked_for(tmp_path: Pat
     assert found[0].control == "popularity"
     assert [one.policy for one in found[0].lifts] == ["random"] * 3
     assert jobs.truth(Stream(log)).rounds == 120
+
+
+class Found:
+    """What each kind of source is asked for, noted instead of read."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.log = log_of([-1, 0])
+        catalogue = Catalogue(USERS, ITEMS)
+        campaign = SimpleNamespace(name="men", log=self.log, catalogue=catalogue)
+        source = SimpleNamespace(history=self.log, future=None, catalogue=catalogue)
+        monkeypatch.setattr(open_bandit, "campaign", lambda folder: campaign)
+        monkeypatch.setattr(sources, "ab_test", lambda *how: iter([("ab", *how)]))
+        monkeypatch.setattr(sources, "replay_log", lambda *how: ("log", *how))
+        monkeypatch.setattr(sources, "exposures", lambda *how: None)
+        monkeypatch.setattr(sources.datasets, "read", lambda data, folder: source)
+
+
+def jobs_of(path: Path, **options: Any) -> list[Any]:
+    asked = AskedPolicies(("random",), None)
+    return list(sources._jobs(path, asked, ReplayOptions(**options), silent))
+
+
+def test_a_source_is_known_by_what_lies_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Published A/B tests: the folder of all campaigns, one of them in the folder of an arm, or a
+    folder with the arms; a feed by its files; else a log.
+    """
+    found = Found(monkeypatch)
+    for arm in ("random", "bts"):
+        (tmp_path / "obd" / arm / "men").mkdir(parents=True)
+    everything, half = tmp_path / "obd", tmp_path / "half"
+    (half / "bts").mkdir(parents=True)
+    for folder in (everything, everything / "random" / "men", half):
+        ((kind, name, log, *_),) = jobs_of(folder)[:1]
+        assert (kind, name) == ("ab", "men")
+        assert log is found.log
+    feed = tmp_path / "feed"
+    feed.mkdir()
+    (feed / "log_standard.csv").touch()
+    (job,) = jobs_of(feed, test_days=3)
+    assert job[:2] == ("log", "feed")
+    assert [one.label for one in job[3]] == ["random"]
+    file = found.log.write(tmp_path / "made.parquet")
+    (job,) = jobs_of(file)
+    assert job[:2] == ("log", "made.parquet")
+    assert job[6] is None  # no catalogue beside it
+
+
+def test_a_feed_is_replayed_once_more_by_what_it_drew_uniformly(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """From as many items as there are, or as are known to have been drawn from."""
+    Found(monkeypatch)
+    told: list[Uniform] = []
+    monkeypatch.setattr(sources, "exposures", lambda job, uniform: told.append(uniform) or "drawn")
+    for source, n_items, jobs_found, pool in (
+        ("kuairand", 5, 2, 5), ("kuairand", 10_000, 2, kuairand.POOL), ("csv", 5, 1, None),
+    ):  # fmt: skip
+        told.clear()
+        source_found: Any = SimpleNamespace(
+            history=log_of([0]), future=None, catalogue=Catalogue(USERS, n_items)
+        )
+        data: Any = SimpleNamespace(source=source)
+        found = list(sources._of_read("made", data, source_found, [], ReplayOptions(), silent))
+        assert len(found) == jobs_found
+        assert told == ([] if pool is None else [Uniform("random", pool)])
+    monkeypatch.setattr(sources, "exposures", lambda job, uniform: None)
+    data = SimpleNamespace(source="kuairand")
+    assert len(list(sources._of_read("x", data, source_found, [], ReplayOptions(), silent))) == 1
+
+
+def test_a_scenario_gives_its_arms_and_how_they_are_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Found(monkeypatch)
+    path = write_scenario(tmp_path, tiny_scenario({"a": {"policy": "popularity"}}))
+    (job,) = jobs_of(path, recall=7, history=8, seed=1)
+    kind, title, _, wanted, options, _, _, scenario = job
+    assert (kind, title, scenario.name) == ("log", "tiny", "tiny")
+    assert [(one.label, one.name) for one in wanted] == [("a", "popularity"), ("random", "random")]
+    assert wanted[0].folder == tmp_path
+    assert (options.recall, options.history, options.seed) == (12, 16, 9)

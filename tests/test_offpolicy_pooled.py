@@ -210,6 +210,8 @@ def test_a_run_whose_policies_or_users_change_is_refused(
 ) -> None:
     with pytest.raises(ReplayError, match=message):
         _check(Scenario.model_validate({**SMALL, **change}))
+    _check(Scenario.model_validate(SMALL))
+    _check(Scenario.model_validate({**SMALL, "design": {"kind": "split", "control": "base"}}))
 
 
 def test_what_is_no_run_is_named(tmp_path: Path) -> None:
