@@ -341,3 +341,128 @@ def test_a_metric_that_is_there_twice_is_named_with_both_rows() -> None:
         "row 3: metric 'm' of an arm, look and cell of the segments is there twice (row 1): give"
         " one row for each"
     ) in str(refusal.value)
+
+
+def exported(kind: str) -> pd.DataFrame:
+    """A row for each arm, look and country, of the users of `people` with two cells that both arms
+    have, products with the look before as sums or as covariances.
+    """
+    frame = []
+    for arm, cells in zip("ab", people(), strict=True):
+        for look in range(LOOKS):
+            for country, users in zip(("de", "jp"), cells[:2], strict=True):
+                now, n = users[look], len(users[look])
+                row: dict[str, Any] = {"arm": arm, "day": look + 1, "country": country, "n": n}
+                for i, v in enumerate(VARIABLES):
+                    row[f"{v}_mean"] = now[:, i].mean()
+                    row[f"{v}_variance"] = now[:, i].var(ddof=1) if n > 1 else ""
+                for i, v in enumerate(VARIABLES):
+                    for j, w in enumerate(VARIABLES):
+                        before = users[look - 1] if look else np.full_like(now, np.nan)
+                        for mark, other in (("", now), ("_previous", before)):
+                            if not mark and i >= j:
+                                continue
+                            value = cov(now, other)[i, j]
+                            if kind == "sums":
+                                value = (now[:, i] * other[:, j]).sum()
+                            name = "sum_product" if kind == "sums" else "covariance"
+                            row[f"{v}_{w}{mark}_{name}"] = "" if np.isnan(value) else value
+                frame.append(row)
+    return pd.DataFrame(frame)
+
+
+@pytest.mark.parametrize("kind", ["sums", "covariances"])
+def test_a_table_of_products_is_read_as_its_users(kind: str) -> None:
+    of = from_moments(
+        as_rows(exported(kind)), metrics={"x": "x", "r": ("x", "y")}, covariates=["past"]
+    )
+    cells = moments_of([list(of_arm[:2]) for of_arm in people()])
+    expected = cells.together()
+    order = [of.variables.index(v) for v in VARIABLES]
+    assert (of.looks, of.arms) == (("1", "2", "3"), ("a", "b"))
+    assert of.shares == pytest.approx([1 / 3, 2 / 3, 1.0])
+    assert of.cells.n[..., order] == pytest.approx(expected.n)
+    assert of.cells.mean[..., order] == pytest.approx(expected.mean)
+    assert of.cells.cov[..., order, :][..., order] == pytest.approx(expected.cov)
+    previous = of.cells.previous[..., order, :][..., order]
+    assert previous == pytest.approx(expected.previous, nan_ok=True)
+    assert of.cells.twins is None
+    assert list(of.groups["country"]) == ["de", "jp"]
+    of_de = of.groups["country"]["de"]
+    assert of_de.mean[..., order] == pytest.approx(cells.mean[:, -1, 0])
+    assert of_de.cov[..., order, :][..., order] == pytest.approx(cells.cov[:, -1, 0])
+
+
+def pairs(**columns: Any) -> pd.DataFrame:
+    """Twins: 5 users in both of two arms."""
+    plain = {"arm": ["a", "b"], "n": 5, "x_mean": [1.0, 2.0], "x_variance": [4.0, 9.0]}
+    return pd.DataFrame(plain | columns)
+
+
+def test_products_with_another_arm_make_twins() -> None:
+    of = from_moments(as_rows(pairs(x_x_in_b_covariance=[3.0, np.nan])))
+    assert of.cells.twins is not None
+    assert of.cells.twins[0, 0, 1, 0, 0] == pytest.approx(3.0)
+    assert np.isnan(of.cells.twins[1, 0, 0]).all()
+    m = of.moments("x", "a", "b")
+    assert m is not None
+    assert (m.cov, m.paired, m.n_control) == (pytest.approx(0.6), True, 5)
+    sums = from_moments(as_rows(pairs(x_x_in_b_sum_product=[5 * 1.0 * 2.0 + 4 * 3.0, np.nan])))
+    other = sums.moments("x", "a", "b")
+    assert other is not None
+    assert other.cov == pytest.approx(0.6)
+    # The product of both deviations is 6, and 1e-9 of it is rounding.
+    for value, is_fine in ((6.0, True), (6.0 * (1 + 5e-10), True), (6.001, False)):
+        for sign in (1.0, -1.0):
+            frame = as_rows(pairs(x_x_in_b_covariance=[sign * value, np.nan]))
+            if is_fine:
+                assert from_moments(frame).paired
+                continue
+            with pytest.raises(TableError, match="it makes x and x in b correlated beyond 1"):
+                from_moments(frame)
+
+
+def test_a_single_user_has_no_variance_and_two_must_have_one() -> None:
+    frame = pairs(n=[1, 2], x_variance=["", 9.0])
+    of = from_moments(as_rows(frame))
+    assert np.isnan(of.cells.cov[0, 0, 0, 0])
+    for n in ([2, 2], [1, 2]):
+        bad = pairs(n=n, x_variance=["", 9.0] if n == [2, 2] else [4.0, ""])
+        with pytest.raises(TableError, match="two users and more have a variance"):
+            from_moments(as_rows(bad))
+
+
+def test_products_with_the_look_before_need_the_same_users() -> None:
+    frame = exported("covariances")
+    frame = frame[frame["country"] == "de"].drop(columns="country")
+    frame.loc[frame["day"] == 3, "n"] += 1
+    with pytest.raises(TableError) as refusal:
+        from_moments(as_rows(frame), metrics=["x"])
+    assert "products with the look before need the same users at every look" in str(refusal.value)
+    assert "count every assigned user from the first look on, with 0 until they come" in str(
+        refusal.value
+    )
+
+
+def test_one_metric_a_row_has_counts_of_its_own() -> None:
+    frame = pd.DataFrame(
+        {
+            "arm": ["a", "b", "a", "b"], "metric": ["m", "m", "k", "k"], "n": [5, 6, 3, 4],
+            "sum": [10.0, 12.0, 9.0, 8.0], "sum_squares": [30.0, 40.0, 50.0, 60.0],
+        }
+    )  # fmt: skip
+    of = from_moments(as_rows(frame))
+    at = [of.variables.index(name) for name in ("m", "k")]
+    assert of.cells.n[:, 0][:, at].tolist() == [[5.0, 3.0], [6.0, 4.0]]
+    assert of.cells.mean[:, 0][:, at].tolist() == [[2.0, 3.0], [2.0, 2.0]]
+    variances = [[(30 - 20) / 4, (50 - 27) / 2], [(40 - 24) / 5, (60 - 16) / 3]]
+    for arm in (0, 1):
+        found = [of.cells.cov[arm, 0, i, i] for i in at]
+        assert found == pytest.approx(variances[arm])
+    assert np.isnan(of.cells.cov[0, 0, at[0], at[1]])
+    assert of.n_users == {"a": 5, "b": 6}
+    m = of.moments("k", "a", "b")
+    assert m is not None
+    assert (m.n_control, m.n_treatment, m.difference) == (3, 4, pytest.approx(-1.0))
+    assert {use.column: use.role for use in of.columns}["metric"] == "metric"
+    assert {use.column: use.role for use in of.columns}["sum"] == "moments"
