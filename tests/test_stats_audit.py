@@ -793,6 +793,19 @@ def test_an_audit_counts_each_analysis_at_its_sizes(monkeypatch: pytest.MonkeyPa
     )
 
 
+def test_resampling_and_predictions_are_there_where_they_are_asked_for() -> None:
+    days = user_days()
+    for more, there in (
+        ({}, ()),
+        ({"resamples": 100}, ("permutation", "BCa")),
+        ({"predictions": 100}, ("MLRATE",)),
+    ):
+        with pytest.raises(TableError) as refusal:
+            audits.audit(days, "a", analyses=["no such"], **more)  # type: ignore[arg-type]
+        for name in ("permutation", "BCa", "MLRATE"):
+            assert (name in str(refusal.value)) is (name in there)
+
+
 def test_a_run_of_20_users_is_enough_and_of_more_than_most_some_are_drawn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
