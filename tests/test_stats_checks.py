@@ -546,7 +546,8 @@ def test_the_shift_is_told_in_widths_of_the_interval() -> None:
 def test_the_control_against_itself_needs_fifty_users(users: int, known: bool) -> None:
     random = np.random.default_rng(3)
     click = random.poisson(2.0, (2, users, 1))
-    days = UserDays(("a", "b"), users, 1, {"click": metric("click")}, {"click": click}, {})
+    metrics = {"gone": metric("gone"), "click": metric("click")}
+    days = UserDays(("a", "b"), users, 1, metrics, {"click": click}, {})
     found = checks.a_a(days, "b")
     if not known:
         assert told(found) == ("A/A", "amber", "too few users")

@@ -904,3 +904,49 @@ def test_imagined_users_are_skewed_as_gamma_and_the_rest_is_noise() -> None:
         assert together[0, 1] == pytest.approx(0.6 * sign)
         assert (together[0, 2], together[1, 2]) == pytest.approx((0.0, 0.0), abs=1e-9)
         assert o.before.std() == pytest.approx(1.0)
+
+
+def test_plans_are_for_eight_in_ten_at_95_percent_unless_asked_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert power.users_needed(ONE, 0.3, "split") == power.users_needed(ONE, 0.3, "split", 0.8, 0.95)
+    assert power.detectable(ONE, 50, "split") == power.detectable(ONE, 50, "split", 0.8, 0.95)
+    assert power.power(ONE, 0.3, 50, "split") == power.power(ONE, 0.3, 50, "split", 0.95)
+    o = power.population(past_table(True), "x", "a", "b")
+    asked = []
+    plain = power.simulate
+    monkeypatch.setattr(power, "draws", lambda *given: asked.append(given) or iter([]))
+    power.simulate(o, 0.3, 40, "split")
+    assert asked == [(40, 40, 2000, 0, 0.5)]
+
+    def simulated(*given: Any, **more: Any) -> Rate:
+        asked.append((given[1:], more))
+        return plain(*given, **more)
+
+    monkeypatch.setattr(power, "simulate", simulated)
+    need = power.users_needed(ONE, 0.3, "split")
+    curve = power.curve(ONE, 0.3, "split", population=o)
+    sizes = [max(int(need * share), 8) for share in (0.25, 0.5, 1.0)]
+    assert [n for n, _ in curve.simulated] == sizes
+    more = {"level": 0.95, "arms": power.EQUAL_ARMS, "one_sided": False}
+    assert [one for one in asked if len(one) == 2] == [
+        ((0.3, n, "split", 1000), more) for n in sizes
+    ]
+
+
+def test_a_proportion_goes_with_its_past() -> None:
+    table = past_table(True)
+    bought = (table.numerators["x"] > 5).astype(float)
+    found = power.pilot(replace(table, numerators={"x": bought}), "x", "a")
+    assert found.correlation == pytest.approx(np.corrcoef(bought[0], table.covariates["x"])[0, 1])
+    one = replace(table, numerators={"x": np.ones((2, 40))})
+    with pytest.raises(power.PowerError, match="standard deviation must be above 0"):
+        power.pilot(one, "x", "a")
+
+
+def test_published_lifts_are_those_of_the_paper() -> None:
+    """arXiv 2404.08675, section 5.5."""
+    published = {"comment": 0.772, "forward": 0.336, "play": 0.143, "follow": 0.027,
+                 "watch_time": 0.017}  # fmt: skip
+    known = {name: share * 100 for name, share in power.PUBLISHED.items()}
+    assert known == pytest.approx(published)

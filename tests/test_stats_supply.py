@@ -415,18 +415,18 @@ def test_items_are_fresh_from_their_upload_for_seven_days() -> None:
     assert (found.fresh["shown"].sum(), found.fresh["clicked"].sum()) == (3, 2)
 
 
-@pytest.mark.parametrize("fits", [1, 2])
-def test_who_counts_is_drawn_by_the_users_own_numbers(fits: int) -> None:
+@pytest.mark.parametrize(("fits", "seed"), [(1, 3), (2, 4)])
+def test_who_counts_is_drawn_by_the_users_own_numbers(fits: int, seed: int) -> None:
     """Of each arm with each fit as many as the smallest has, those with the lowest numbers."""
-    scenario = {"design": {"kind": "split"}, "seed": 3, "fits": {"number": fits},
+    scenario = {"design": {"kind": "split"}, "seed": seed, "fits": {"number": fits},
                 "arms": {"a": {}, "b": {}}}  # fmt: skip
     meta = Metadata(("a", "b"), 90, 6, days=1, control="a", scenario=scenario)
     found = Exposures(meta, ItemFacts())
     arm = meta.arm_of_user()
     assert arm is not None
     assert found.counted is not None
-    fit = meta.fits.fit_of_user(3, np.arange(90), 2) if fits == 2 else np.zeros(90, dtype=int)
-    draw = uniform(3, Purpose.RESAMPLE, np.arange(90), lane=1)
+    fit = meta.fits.fit_of_user(seed, np.arange(90), 2) if fits == 2 else np.zeros(90, dtype=int)
+    draw = uniform(seed, Purpose.RESAMPLE, np.arange(90), lane=1)
     sizes = np.zeros(2, dtype=int)
     for one in range(fits):
         cells = [np.flatnonzero((arm == a) & (fit == one)) for a in range(2)]

@@ -9,6 +9,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -616,7 +618,8 @@ def test_only_metrics_with_a_direction_and_data_have_winners() -> None:
         replace(metric_of(name, name), higher_is_better=higher)
         for name, higher in (("up", True), ("down", False), ("none", None))
     )
-    metrics = {one.name: one for one in (up, down, none)} | {"gone": replace(up, name="gone")}
+    gone = replace(up, name="gone")
+    metrics = {one.name: one for one in (gone, none, up, down)}
 
     def comparer(metric: str) -> winners.PairMoments | None:
         return None if metric == "gone" else compared
@@ -651,3 +654,33 @@ def test_shares_at_the_ends_of_what_is_possible() -> None:
     first = max(-42.5, (4.2 - 0.1) / 0.1)
     assert far == pytest.approx((42.0 - first) / (42.5 - first))
     assert share(-4.3, 42.0) in (0.5, 1.0)
+
+
+def test_methods_of_arms_with_several_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arm w has one fit, and so no lift of a method; the control is there without being asked."""
+    up = replace(metric_of("up", "up"), higher_is_better=True)
+    days = SimpleNamespace(
+        arms=("t", "c", "w", "u"), metrics={"gone": up, "up": up}, missing=("gone",)
+    )
+    one_fit = {"c", "w"}
+    monkeypatch.setattr(
+        winners, "unknown", lambda days, control, arm: "one fit" if arm in one_fit else None
+    )
+    read = []
+
+    def fit_tables(*given: Any) -> Any:
+        read.append(given)
+        return SimpleNamespace(
+            replicated=lambda metric, base, arm: SimpleNamespace(methods=compared(base, arm))
+        )
+
+    monkeypatch.setattr(winners.FitTables, "read", fit_tables)
+    (found,) = winners.of_methods(days, "c", {"up": Prior(0.05, 4.0)}, "day", Rule(0.9))  # type: ignore[arg-type]
+    assert read == [(days, "day")]
+    assert (found.metric, found.on, found.arm, found.prior, found.level) == (
+        "up", "methods", "u", True, 0.9,
+    )  # fmt: skip
+    assert [chance.arm for chance in found.arms] == ["c", "t", "u"]
+    one_fit.add("t")
+    assert winners.of_methods(days, "c") == []  # type: ignore[arg-type]
+    assert len(read) == 1
