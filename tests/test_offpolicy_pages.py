@@ -65,9 +65,11 @@ from simulator.page.figures import (
     axis,
     numbers,
     over_steps,
+    picture,
     scatter,
     strip,
 )
+from simulator.report.stored import encode
 from simulator.stats.launches import Estimated, Forecast, Relation
 from simulator.stats.moments import Moments
 from simulator.stats.randomise import Rate
@@ -502,3 +504,58 @@ def test_a_reading_says_what_the_second_figure_adds() -> None:
     assert replace(one, tied=()).sentence == f"{ties}."
     alone = replace(one, leaders=("a",))
     assert alone.sentence == f"{head}, and no other policy is as good within its error."
+
+
+def test_a_page_is_saved_beside_its_content_and_its_figure(tmp_path: Path) -> None:
+    """The file of figures has three panels of 300 x 200 px beside one another."""
+    content = fidelity_result()
+    page_of = fidelity_page.save(content, tmp_path)
+    assert page_of == tmp_path / "fidelity.html"
+    plots = fidelity_page._scatters(content)
+    drawn = picture(plots, 3, (300, 200), "offline figures against online lift")
+    assert (tmp_path / "fidelity.svg").read_text() == drawn + "\n"
+    for name, kept_of in (
+        ("fidelity", encode(content)),
+        ("launches", encode(launch_result())),
+        ("replay", [as_json(result()), as_json(result_of_one())]),
+        ("pooled", pooled_run.as_json(comparisons())),
+    ):
+        if name == "launches":
+            assert launch_page.save(launch_result(), tmp_path).name == "launches.html"
+        if name == "replay":
+            both = [result(), result_of_one()]
+            assert replay_page.save(both, tmp_path).name == "replay.html"
+        if name == "pooled":
+            assert pooled_run.save("made", comparisons(), tmp_path).name == "pooled.html"
+        text = (tmp_path / f"{name}.json").read_text()
+        assert json.loads(text) == json.loads(json.dumps(kept_of))
+        assert text.endswith("\n")
+        assert (tmp_path / f"{name}.html").is_file()
+        assert (tmp_path / f"{name}.md").is_file()
+
+
+def test_a_figure_is_read_where_every_policy_has_it_however_many_they_are() -> None:
+    """Of 300 policies the first figure has all; the second orders more, of two."""
+    n = int("300")
+    policies = fidelity_result().policies * 100
+    figures = (
+        agreed("dr", policies=n, usable=int("300"), ordered=0.6),
+        agreed("ips", policies=2, usable=2, ordered=0.9),
+        agreed("snips", policies=n, usable=int("299"), ordered=0.8),
+    )
+    content = replace(fidelity_result(), policies=policies, figures=figures)
+    assert fidelity_page.answer(content).startswith("Read dr: it orders 60.0%")
+
+
+def test_a_choice_is_by_the_estimator_that_is_read_first_for_most_policies() -> None:
+    made = result()
+    none = OffPolicyLift("c", "base", "rips", refused="no")
+    three = (
+        *made.lifts[:2], none, lift("c", "matching", 0.2), replace(none, policy="d"),
+        lift("d", "matching", 0.1),
+    )  # fmt: skip
+    own = replace(made.evaluations[1], policy="c"), replace(made.evaluations[1], policy="d")
+    many = replace(made, evaluations=(*made.evaluations[:1], *own), lifts=three)
+    assert many.choice is not None
+    assert many.choice.estimator == "matching"
+    assert [one.policy for one in many.choice.candidates] == ["a", "c", "d"]
