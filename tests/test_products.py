@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies import products
 from policies.integers import GROUP, ROWS, multiply
 from policies.products import (
     TINY,
@@ -289,7 +290,9 @@ def test_a_pseudo_inverse_is_numpys_and_that_of_nan_is_nan(n: int) -> None:
     assert (pseudo_inverse(np.zeros((n, n))) == 0).all()
 
 
-def literal_shortlist(rough: Rough, queries: np.ndarray, k: int, seen: np.ndarray) -> list[list]:
+def literal_shortlist(
+    rough: Rough, queries: np.ndarray, k: int, seen: np.ndarray, first_step: int = 1024
+) -> list[list]:
     """The candidates of each of a tile of `ROWS` queries, item after item in plain Python: steps of
     1024 items, then of half as many as there were, in whole rounds of the buckets.
     """
@@ -306,7 +309,7 @@ def literal_shortlist(rough: Rough, queries: np.ndarray, k: int, seen: np.ndarra
     bound = [-(2**15)] * len(queries)
     end = multiplied = 0
     while end < n:
-        start, step = end, max(1024, end // 2)
+        start, step = end, max(first_step, end // 2)
         end = min(start + max(step // buckets, 1) * buckets, n)
         if rough._largest[start] < min(bound) - margin:
             continue
@@ -494,3 +497,115 @@ def test_padding_fills_up_to_whole_lanes() -> None:
         assert got.shape == (2, filled)
         assert got.dtype == np.float32
         assert got.sum() == 2 * width
+
+
+# The kernels as Python runs them: what is compiled is tested above, and these need no compiler.
+
+
+@pytest.fixture
+def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, kernel in vars(products).copy().items():
+        if hasattr(kernel, "py_func") and kernel.__module__ == "policies.products":
+            monkeypatch.setattr(products, name, kernel.py_func)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_in_tiles_are_those_of_rows_and_columns(
+    dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tiles of two rows and three columns, of which the last ones are not full."""
+    monkeypatch.setattr(products, "TILE_COLUMNS", 3)
+    monkeypatch.setattr(products, "TILE_ROWS", 2)
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((5, 19)).astype(dtype)
+    table = rng.standard_normal((19, 7)).astype(dtype)
+    p = np.zeros((5, 24, 7), dtype)
+    p[:, :19] = rows[:, :, None] * table
+    total = np.zeros((5, 7), dtype)
+    for i in (0, 8, 16):
+        low = (p[:, i] + p[:, i + 1]) + (p[:, i + 2] + p[:, i + 3])
+        high = (p[:, i + 4] + p[:, i + 5]) + (p[:, i + 6] + p[:, i + 7])
+        total += low + high
+    np.testing.assert_array_equal(matmul(rows, table), total)
+    for column in (0, 6):
+        np.testing.assert_array_equal(matmul(rows, table[:, column]), total[:, column])
+    if dtype is np.float32:
+        ids = np.array([[1, 0, 2], [3, 3, 0], [0, 0, 0], [4, 6, 5], [2, 0, 1]])
+        got = score_items(pad(rows), pad(table.T), ids)
+        want = np.take_along_axis(total, ids, axis=1)
+        np.testing.assert_array_equal(got, np.where(ids > 0, want, -np.inf))
+
+
+@pytest.mark.usefixtures("interpreted")
+@np.errstate(over="ignore")  # the square of a huge cotangent; its rotation is none
+def test_solutions_and_inverses_of_small_matrices() -> None:
+    half = np.random.default_rng(2).standard_normal((4, 4))
+    whole, right = half @ half.T, np.array([1.0, -2, 3, 0.5])
+    np.testing.assert_allclose(solve(whole, right), np.linalg.solve(whole, right), rtol=1e-9)
+    for bad in (np.array([[1.0, 0], [1, 1]]), np.array([[-1.0]]), np.zeros((1, 1))):
+        with pytest.raises(ValueError, match="not positive definite"):
+            solve(bad, np.ones(len(bad)))
+    low = half[:, :2] @ half[:, :2].T
+    every = np.stack([whole, low, half + half.T, np.diag([1.0, 1e-15, 2e-15, -3])])
+    want = np.linalg.pinv(every[:3], rcond=1e-13, hermitian=True)
+    got = products.pseudo_inverse(every)
+    np.testing.assert_allclose(got[:3], want, rtol=1e-6, atol=1e-10)
+    cut = np.diag([1.0, 0, 0, -1 / 3])
+    np.testing.assert_allclose(got[3], cut, atol=1e-15)  # both are below 1e-15 of 3
+    every[1, 2, 0] = np.inf
+    assert np.isnan(products.pseudo_inverse(every)[1]).all()
+    a, v = half + half.T, np.eye(4)
+    products._diagonalise(a, v)
+    np.testing.assert_allclose(v @ np.diag(np.diag(a)) @ v.T, half + half.T, atol=1e-13)
+    np.testing.assert_allclose(a, np.diag(np.diag(a)), atol=1e-14)
+    a, v = np.array([[2.0, 1e-3], [1e-3, 1.0]]), np.eye(2)
+    products._diagonalise(a, v)
+    assert v[0, 0] > 0.99  # what is nearly diagonal hardly turns
+    a, v = np.array([[1.0, 2e-19], [2e-19, 1.0]]), np.eye(2)
+    products._diagonalise(a, v)
+    assert a[0, 1] == 2e-19  # rounding is left as it is
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_a_k_th_largest_is_found_by_halving() -> None:
+    random = np.random.default_rng(8)
+    for n in (1, 2, 5, 9):
+        for _ in range(6):
+            values = random.integers(-6, 7, n).astype(np.int16)
+            for k in range(1, n + 2):
+                for floor in (-(2**15), -3, 0):
+                    kth = sorted(values.tolist())[-k] if k <= n else floor
+                    assert products._kth_largest(values, k, floor) == max(kth, floor)
+
+
+@pytest.mark.usefixtures("interpreted")
+@pytest.mark.parametrize("spread", [0.0, 0.6])
+def test_a_shortlist_of_few_items_is_the_literal_one(
+    spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 11 queries in blocks of eight, and steps of 256 items."""
+    monkeypatch.setattr(products, "FIRST_STEP", 256)
+    monkeypatch.setattr(products, "BLOCK", ROWS)
+    rng = np.random.default_rng(9)
+    vectors = rng.standard_normal((901, 8)) * np.exp(rng.normal(0, spread, (901, 1)))
+    rough, queries = Rough(pad(vectors)), pad(rng.standard_normal((11, 8)))
+    best = np.argsort(-(queries @ pad(vectors)[1:].T), axis=1) + 1
+    seen = np.concatenate((best[:, :2], np.zeros((11, 1), int), best[:, 400:402]), axis=1)
+    got, certain = rough.shortlist(queries, 3, seen)
+    want = literal_shortlist(rough, queries[:8], 3, seen[:8], 256)
+    want += literal_shortlist(rough, queries[8:], 3, seen[8:], 256)
+    assert certain.all()
+    for row, (mine, theirs) in enumerate(zip(got, want, strict=True)):
+        assert mine[mine > 0].tolist() == theirs
+        assert set(best[row, 2:5]) <= set(theirs)
+        assert not set(seen[row]) & set(theirs)
+    tied = Rough(np.ones((901, 8), np.float32))
+    _, certain = tied.shortlist(np.ones((2, 8), np.float32), 3, np.zeros((2, 0), dtype=np.int64))
+    assert not certain.any()
+
+
+def test_steps_and_tiles_are_as_they_were_measured() -> None:
+    sizes = products.FIRST_STEP, products.BLOCK, products.TILE_COLUMNS, products.LANES
+    assert sizes == (1024, 32, 1024, 8)
+    assert np.iinfo(np.int16).min == products.LOWEST
