@@ -259,7 +259,7 @@ def test_segments_are_columns_of_text_or_those_that_are_named() -> None:
          {"metrics": ["x", "y"], "covariates": ["x_before"]},
          "covariate 'x_before' has no product with 'x': give a column x_x_before_sum_product, or"
          " _covariance, and those with the other covariates and a denominator"),
-        (eight().drop(columns="x_y_covariance"), {"metrics": {"r": ("x", "y")}},
+        (eight().drop(columns="x_y_covariance"), {"metrics": {"x": "x", "r": ("x", "y")}},
          "metric 'r' is a ratio, whose variance needs the product of both: give a column"
          " x_y_sum_product, or x_y_covariance"),
     ],

@@ -48,8 +48,8 @@ def test_a_variance_below_the_rounding_of_its_parts_is_none(left: float, kept: b
 
 @pytest.mark.parametrize(
     ("control", "treatment", "lift"),
-    [(2.0, 3.0, 0.5), (2.0, 1.0, -0.5), (-2.0, -3.0, -0.5), (-2.0, -1.0, 0.5), (0.0, 1.0, NAN),
-     (2.0, NAN, NAN), (NAN, 1.0, NAN), (-2.0, -2.0, 0.0)],
+    [(2.0, 3.0, 0.5), (1.0, 3.0, 2.0), (2.0, 1.0, -0.5), (-2.0, -3.0, -0.5),
+     (-2.0, -1.0, 0.5), (0.0, 1.0, NAN), (2.0, NAN, NAN), (NAN, 1.0, NAN), (-2.0, -2.0, 0.0)],
 )  # fmt: skip
 def test_a_lift_has_the_sign_of_the_difference(
     control: float, treatment: float, lift: float

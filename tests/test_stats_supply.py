@@ -400,6 +400,12 @@ def test_what_is_after_the_test_does_not_count() -> None:
         assert found.before[1] == 1
 
 
+def test_what_is_of_no_compared_arm_does_not_count() -> None:
+    found = Exposures(small_log(ROWS).metadata, ItemFacts())
+    found.add(rows_at(0, 1) | {"arm": np.zeros(2, dtype=int)})  # type: ignore[arg-type]
+    assert (found.shown.sum(), found.clicked.sum()) == (0, 0)
+
+
 def test_items_are_fresh_from_their_upload_for_seven_days() -> None:
     """Uploaded at noon of day 1: not before, and not a millisecond after seven days."""
     uploaded = np.full(7, np.nan)

@@ -169,6 +169,7 @@ def test_a_figure_is_of_its_rows_or_of_the_units_sums() -> None:
 
 def test_a_frame_has_a_row_for_every_unit_of_every_arm() -> None:
     frame = table().frame()
+    assert frame.index.tolist() == [0, 1, 2, 3]
     assert frame.to_dict("list") == {
         "arm": ["a", "a", "b", "b"], "unit": [0, 2, 1, 3], "x": [1.0, 3, 2, 4],
         "r": [5.0, 7, 6, 8], "r.denominator": [1.0, 3, 2, 4], "x.before": [0.1, 0.3, 0.2, 0.4],

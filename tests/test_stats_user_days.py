@@ -63,6 +63,8 @@ def test_a_past_without_impressions_has_no_rate_and_no_groups() -> None:
     table = days(before=none).by("user")
     assert listed(table.covariates) == {"click": [0, 0, 0], "click_rate": [0, 0, 0]}
     assert table.groups == {}
+    once = {"click": np.array([1, 0, 0]), "impressions": np.array([1, 0, 0])}
+    assert days(before=once).by("user").covariates["click_rate"].tolist() == [1, 1, 1]
     assert days(before={"click": np.ones(3)}).by("user").groups == {}
     assert set(days(before={"click": np.ones(3)}).by("user").covariates) == {"click"}
 
@@ -212,6 +214,8 @@ def test_some_users_in_another_order() -> None:
     ):
         assert found is not None
         assert found.tolist() == expected
+    nobody = days(assigned=np.array([0, 1, -1])).users(np.zeros(0, dtype=int))
+    assert nobody.by("user").numerators["click"].shape == (0,)
     plain = days().users(np.array([1]))
     assert (plain.assigned, plain.cluster, plain.fit_of_user, plain.lives) == (None,) * 3 + ((),)
 
@@ -241,6 +245,9 @@ def test_some_arms_in_another_order() -> None:
     assert ordered.arms == ("c", "a", "b")
     assert ordered.terms["click"][0].tolist() == (CLICK[0] + 9).tolist()
     assert three.in_order(("a", "b", "x", "c")) is three
+    turned = replace(three, arms=("c", "b", "a"), lives=()).in_order(("a", "b"))
+    assert turned.arms == ("a", "b", "c")
+    assert turned.terms["click"][2].tolist() == CLICK[0].tolist()
 
 
 def test_some_metrics_and_other_sums() -> None:
