@@ -56,10 +56,20 @@ def fitted() -> AnswerModel:
     return AnswerModel(catalogue(), 3, folds=2).fit(rows())
 
 
+@pytest.fixture(params=["interpreted", "compiled"])
+def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loops as Python runs them, and as they are used."""
+    if request.param == "interpreted":
+        for name, kernel in vars(factors).copy().items():
+            if hasattr(kernel, "py_func") and kernel.__module__ == factors.__name__:
+                monkeypatch.setattr(factors, name, kernel.py_func)
+
+
 def sigmoid(z: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-z))
 
 
+@pytest.mark.usefixtures("_kernels")
 def test_a_pass_of_the_fit_is_a_step_of_adagrad_for_each_row() -> None:
     """With two groups of each item, written out with whole rows in place of loops."""
     random = np.random.default_rng(1)
@@ -97,6 +107,7 @@ def test_a_pass_of_the_fit_is_a_step_of_adagrad_for_each_row() -> None:
         np.testing.assert_allclose(mine, theirs, rtol=1e-12)
 
 
+@pytest.mark.usefixtures("_kernels")
 def test_the_parts_of_a_pair_are_its_product_and_both_levels() -> None:
     random = np.random.default_rng(2)
     groups = np.array([[3, 3, 4]])
@@ -108,6 +119,7 @@ def test_the_parts_of_a_pair_are_its_product_and_both_levels() -> None:
     np.testing.assert_allclose(out, [want[0], [0, 0, 0], want[1]], rtol=1e-12)
 
 
+@pytest.mark.usefixtures("_kernels")
 def test_what_was_logged_near_is_added_up_by_likeness_and_time() -> None:
     """Likeness: 1 within a group, the squared cosine where it is above 0. What is 8 time constants
     away or more counts nothing in that reach; the fold that is asked about is left out.
@@ -434,6 +446,9 @@ def test_folds_are_as_many_and_rewards_are_scaled_by_the_largest_above_1() -> No
     assert told == [("model of answers", fold, 2, {}) for fold in (1, 2)]
     assert AnswerModel(catalogue()).folds == 5
     assert set(AnswerModel(catalogue()).fold(np.arange(99), np.zeros(99, int))) == set(range(5))
+    below = replace(log, reward=-1.5 * log.reward)
+    with pytest.raises(ValueError, match=r"rewards must be 0 or more for a model .*; got -1\.5"):
+        AnswerModel(catalogue(), 3, folds=2).fit(below)
     nothing = AnswerModel(catalogue(), 3, folds=2).fit(replace(log, reward=0.0 * log.reward))
     items = np.tile(np.arange(1, ITEMS + 1), (USERS, 1))
     found: Expected = nothing.expect(np.arange(USERS), items, np.zeros(USERS, int))
