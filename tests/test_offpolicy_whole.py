@@ -4,6 +4,7 @@ seeds and policies. The parts themselves are tested elsewhere; here they only no
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,16 +19,25 @@ from simulator.designs.fits import FitsSpec
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import Metadata
 from simulator.offpolicy import (
+    diagnostics,
     fidelity,
     past_launches,
     pooled_run,
     sources,
+    uncertainty,
 )
+from simulator.offpolicy.answers import AnswerModel
+from simulator.offpolicy.choice import choose
+from simulator.offpolicy.evidence import ReplayFacts
 from simulator.offpolicy.jobs import ReplayJob, ReplayOptions, ServedCourse, _lessons
+from simulator.offpolicy.lifts import off_policy_lifts
+from simulator.offpolicy.pooled import LEVELS, pooled_audit, pooled_lift, pooled_moments
 from simulator.offpolicy.ranked import RankedClicks
-from simulator.offpolicy.replay import Estimate
+from simulator.offpolicy.replay import Estimate, evaluate
+from simulator.offpolicy.result import gather
 from simulator.offpolicy.rounds import Stream
-from simulator.offpolicy.settings import ReplayError, ReplaySettings
+from simulator.offpolicy.settings import BY_SERVING, ESTIMATORS, ReplayError, ReplaySettings
+from simulator.offpolicy.sums import UnitSums
 from simulator.offpolicy.target import PolicyTargets, alone, apart
 from simulator.offpolicy.target_fits import Lesson, Wanted, served
 from simulator.scenario.model import Scenario
@@ -389,3 +399,36 @@ def test_a_ranking_stage_that_also_looks_at_watch_times_is_asked_for_clicks() ->
     own = Ranker.fit(past, catalogue, 3, 0.0)
     for name, value in vars(own).items():
         np.testing.assert_array_equal(getattr(fitted, name), value)
+
+
+def test_what_is_not_said_is_as_it_is_documented() -> None:
+    """Intervals at 95%, 1,000 resamples, seed 0."""
+    known: list[tuple[Any, dict[str, Any]]] = [
+        (uncertainty.delta, {"level": 0.95}),
+        (uncertainty.bernstein, {"level": 0.95}),
+        (uncertainty.percentile, {"level": 0.95}),
+        (choose, {"level": 0.95, "resamples": 10_000, "seed": 0}),
+        (off_policy_lifts, {"control": None, "level": 0.95}),
+        (pooled_audit, {"repetitions": 2000, "seed": 0, "levels": tuple(LEVELS)}),
+        (pooled_moments, {"adjusted": True}),
+        (pooled_lift, {"carry": None}),
+        (alone, {"recall": 0, "seed": 0}),
+        (PolicyTargets.of, {"recall": 0, "seed": 0, "draws": 1}),
+        (PolicyTargets, {"draws": 1, "block": 4096}),
+        (UnitSums, {"units": 8192}),
+        (fidelity.widened, {"policies": 16}),
+        (ReplayFacts, {"uniform": False, "foretells": True, "recalled": False, "clusters": False}),
+        (past_launches.launches, {"folder": Path(), "resume": False, "progress": silent}),
+        (AnswerModel, {"seed": 0, "folds": 5, "scale": 1.0}),
+        (Wanted, {"folder": None, "fits": None}),
+        (gather, {"orders": (), "control": None}),
+        (evaluate, {"settings": ReplaySettings(), "progress": None}),
+    ]
+    for function, want in known:
+        parameters = inspect.signature(function).parameters
+        assert {name: parameters[name].default for name in want} == want, function
+    given = inspect.signature(sources.replay).parameters
+    assert given["resamples"].default == uncertainty.RESAMPLES == 1000
+    assert given["rewards"].default == ("click",)
+    assert given["estimators"].default == (*ESTIMATORS, *BY_SERVING)
+    assert (diagnostics.KEEP, diagnostics.EVENTS, diagnostics.WIDTH) == (10, 30, 1 / 3)
