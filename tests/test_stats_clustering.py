@@ -293,3 +293,21 @@ def test_the_history_counts_known_items_before_the_start() -> None:
     before = dict(rows_of)
     none.add(rows_of)
     assert rows_of.keys() == before.keys()
+
+
+def test_without_a_history_no_item_is_known_to_be_rare() -> None:
+    columns: dict[str, list[float]] = {"arm": [1, 1], "user": [0, 1], "item": [1, 2], "t": [0, 5]}
+    asked = derived.DerivedColumns(log(columns), {"information", "click"})
+    assert asked.available == frozenset()
+    rows_of: dict[str, np.ndarray] = {"item": np.array([1, 2])}
+    asked.add(rows_of)
+    assert rows_of.keys() == {"item"}
+
+
+def test_a_log_without_days_is_one_day_of_freshness() -> None:
+    columns: dict[str, list[float]] = {
+        "arm": [1, 1, 1], "user": [0, 0, 1], "item": [1, 1, 1], "t": [0, DAY - 1, DAY],
+    }  # fmt: skip
+    found = Freshness.of(log(columns, days=0), np.array([np.nan, 0.0, 0.0, 0.0]))
+    assert found.shown.tolist() == [[[2.0], [0.0]], [[0.0], [0.0]]]
+    assert (found.fresh == found.shown).all()
