@@ -63,11 +63,10 @@ def logger(users: int, items: int) -> dict[str, Any]:
     import hashlib
 
     from policies.base import Histories
-    from simulator.users.base import Source
     from simulator.users.choice import Choice, Production
 
     world = Choice(n_users=12, n_items=items)
-    people = world.build(Source(world.catalogue(1), None, None, {}), 1, 2, Path())
+    people = world.build(world.source(1), 1, 2, Path())
     policy = Production()
     policy.bind(people)
     user = np.arange(12)

@@ -64,7 +64,7 @@ class Clock:
 def world(n_users: int, n_items: int) -> tuple[Any, Source]:
     """Fresh users of the choice world."""
     choice = Choice(n_users=n_users, n_items=n_items)
-    source = Source(choice.catalogue(1))
+    source = choice.source(1)
     return choice.build(source, 1, 1, Path()), source
 
 

@@ -321,7 +321,6 @@ def promises(names: Iterable[str] | None, forms: list[tuple[str, dict[str, Any]]
     from policies.base import WorldBound
     from policies.check import check_policy
     from policies.registry import make
-    from simulator.users.base import Source
     from simulator.users.choice import Choice
 
     people = Choice(n_users=60, n_items=50)
@@ -329,7 +328,7 @@ def promises(names: Iterable[str] | None, forms: list[tuple[str, dict[str, Any]]
         for name, params in forms:
             policy = make(name, params)
             bound = (
-                people.build(Source(people.catalogue(1)), 1, 5, Path(folder))
+                people.build(people.source(1), 1, 5, Path(folder))
                 if isinstance(policy, WorldBound)
                 else None
             )

@@ -36,7 +36,6 @@ from simulator.log.eventlog import EventLog
 from simulator.log.kinds import FEEDBACK
 from simulator.log.metadata import Metadata
 from simulator.scenario.model import Scenario
-from simulator.users.base import Source
 
 SCENARIO = Path(__file__).resolve().parents[1] / "scenarios" / "kuaishou_like.yaml"
 
@@ -174,8 +173,9 @@ def test_targets_are_unique_and_measured() -> None:
 
 def test_exposure_without_a_desk_is_random_where_it_says_so() -> None:
     scenario = small(400, 50)
-    users = scenario.users.build(Source(scenario.users.catalogue(1)), 1, 5, Path())
-    durations = scenario.users.catalogue(1).items["duration"]
+    source = scenario.users.source(1)
+    users = scenario.users.build(source, 1, 5, Path())
+    durations = source.catalogue.items["duration"]
     seen = expose(users, Scene(None, 1, 50), 2, 6, durations, 128)
     counts = np.bincount(seen.item, minlength=51)[1:]
     expected = len(seen.item) / 50

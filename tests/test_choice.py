@@ -13,7 +13,6 @@ import pytest
 from policies.base import Histories, Slates
 from policies.explore import Explore
 from policies.time import DAY
-from simulator.users.base import Source
 from simulator.users.choice import Choice, Oracle, Production
 from simulator.users.choice import kernel as compiled
 from simulator.users.choice.parameters import HOURS, Reaction, Reactions
@@ -48,7 +47,7 @@ FLAT = {
 
 def world(n_users: int = 400, n_items: int = 300, seed: int = 5, **parameters: Any) -> People:
     choice = Choice.model_validate({"n_users": n_users, "n_items": n_items, **parameters})
-    return choice.build(Source(choice.catalogue(seed)), seed, 5, Path())
+    return choice.build(choice.source(seed), seed, 5, Path())
 
 
 def slates(items: np.ndarray) -> Slates:
@@ -345,8 +344,7 @@ def test_another_reaction_is_data_and_changes_no_answer() -> None:
     few = Choice(n_users=1500, n_items=300)
     many = few.model_copy(update={"reactions": More()})
     answers = [
-        ask(choice.build(Source(choice.catalogue(5)), 5, 5, Path()), 2, salt=1)
-        for choice in (few, many)
+        ask(choice.build(choice.source(5), 5, 5, Path()), 2, salt=1) for choice in (few, many)
     ]
     for one, other in zip(*answers, strict=True):
         np.testing.assert_array_equal(one.click, other.click)
@@ -556,7 +554,7 @@ def test_state_and_restore_continue_the_same_lives() -> None:
 
 
 def test_the_catalogue_shows_no_latent_truth() -> None:
-    catalogue = Choice(n_users=10, n_items=50).catalogue(1)
+    catalogue = Choice(n_users=10, n_items=50).source(1).catalogue
     assert set(catalogue.items) == {"duration", "author", "tag"}
     assert not catalogue.users
     assert catalogue.attributes is None

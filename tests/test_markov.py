@@ -9,14 +9,13 @@ import numpy as np
 
 from policies.base import Histories, Slates
 from policies.time import DAY
-from simulator.users.base import Source
 from simulator.users.choice import Production
 from simulator.users.markov import Markov, Walkers
 
 
 def walkers(n_users: int = 200, n_items: int = 120, **parameters: Any) -> Walkers:
     markov = Markov.model_validate({"n_users": n_users, "n_items": n_items, **parameters})
-    built = markov.build(Source(markov.catalogue(3)), 3, 5, Path())
+    built = markov.build(markov.source(3), 3, 5, Path())
     assert isinstance(built, Walkers)
     return built
 

@@ -22,11 +22,10 @@ NAMES = sorted(
 
 def world() -> Any:
     """A small synthetic world for the yardsticks that look into one."""
-    from simulator.users.base import Source
     from simulator.users.choice import Choice
 
     population = Choice(n_users=60, n_items=50)
-    return population, Source(population.catalogue(1))
+    return population, population.source(1)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,6 +5,7 @@ answers depend on it.
 from __future__ import annotations
 
 import json
+import mmap
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,10 @@ from policies.streams import Purpose, uniform
 from simulator.engine import tape
 from simulator.log import eventlog
 from simulator.log.eventlog import EventLog
+from simulator.log.files import FileError, map_arrays, save_mappable
 from simulator.log.metadata import HISTORY, LogError, Metadata
 from simulator.log.workspace import Lane, Workspace
-from simulator.run.context import Job, context
+from simulator.run.context import Context, Job, context
 from simulator.run.pipeline import put_source, simulate
 from simulator.run.tasks import FitUsers, Simulate
 from simulator.scenario.model import Scenario
@@ -56,12 +58,13 @@ def scenario(n_users: int, **changes: Any) -> Scenario:
 
 
 @contextmanager
-def ready(root: Path, alone: Scenario, fits: Path) -> Iterator[Job]:
-    """A run's folder in which any shard can be simulated, with the fits of another run."""
+def ready(root: Path, alone: Scenario, fits: Path | None = None) -> Iterator[Job]:
+    """A run's folder in which any shard can be simulated, with the fits of another run if any."""
     workspace = Workspace(root)
     with workspace.held():
         workspace.claim(alone.identity(), {}, resume=False)
-        workspace.borrow(fits)
+        if fits is not None:
+            workspace.borrow(fits)
         put_source(alone, root, workspace)
         job = Job(str(root), str(root), json.dumps(alone.resolved()))
         FitUsers(job)(silent)
@@ -166,6 +169,113 @@ def long_log(path: Path, n_rows: int) -> EventLog:
     }
     log = EventLog.from_columns(columns, Metadata((HISTORY,), 51, 7))
     return EventLog.open(log.write(path, row_group=1000))
+
+
+def in_file(array: np.ndarray) -> bool:
+    """Whether an array lies in a file that is mapped into memory."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, mmap.mmap)
+
+
+ARRAYS = {
+    "items.who/made it, \u00e4": np.array(["", "x", "\u00e4\u00f6"]),
+    "flag": np.array([True, False, True]),
+    "table": np.arange(12, dtype=np.float32).reshape(3, 4),
+    "turned": np.asfortranarray(np.arange(6).reshape(2, 3)),
+    "number": np.array(7),
+    "none": np.zeros((0, 3)),
+}
+
+
+def test_arrays_are_mapped_as_they_were_saved_and_what_is_written_stays_here(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "arrays.npz"
+    save_mappable(file, ARRAYS)
+    first, again = map_arrays(file), map_arrays(file)
+    with np.load(file) as plain:
+        for name, array in ARRAYS.items():
+            for read in (first[name], plain[name]):
+                assert (read.dtype, read.shape) == (array.dtype, array.shape), name
+                assert np.array_equal(read, array), name
+            assert in_file(first[name]), name
+            assert first[name].ctypes.data % 64 == 0, name
+    first["table"][:] = -1.0
+    assert np.array_equal(again["table"], ARRAYS["table"])
+    assert np.array_equal(map_arrays(file)["table"], ARRAYS["table"])
+
+
+def test_arrays_of_other_writers_are_read_and_what_is_no_plain_array_is_refused(
+    tmp_path: Path,
+) -> None:
+    others = tmp_path / "others.npz"
+    np.savez(others, **{name: ARRAYS[name] for name in ("flag", "table")})  # type: ignore[arg-type]
+    read = map_arrays(others)
+    assert np.array_equal(read["table"], ARRAYS["table"])
+    assert all(array.flags.aligned for array in read.values())
+    np.savez_compressed(tmp_path / "small.npz", table=ARRAYS["table"])
+    np.savez(tmp_path / "objects.npz", table=np.array([{}], dtype=object))
+    save_mappable(tmp_path / "cut.npz", ARRAYS)
+    whole = (tmp_path / "cut.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    for name in ("small", "objects", "cut"):
+        with pytest.raises(FileError, match=rf"{name}\.npz is damaged"):
+            map_arrays(tmp_path / f"{name}.npz")
+    with pytest.raises(FileError, match=r"there\.npz is missing"):
+        map_arrays(tmp_path / "there.npz")
+
+
+@pytest.mark.parametrize("kind", ["choice", "markov"])
+def test_processes_share_what_grows_with_the_items(kind: str, tmp_path: Path) -> None:
+    """A video has some 220 bytes in the world and 20 in the catalogue, and where clicks lead to as
+    many again; a process that builds users takes none of them for itself.
+    """
+    peaks, who = [], np.arange(SHARD)
+    for n_items in (2_000, 102_000):
+        users = {"kind": kind, "n_items": n_items}
+        alone = scenario(1000, users=users, design={"kind": "split"})
+        with ready(tmp_path / str(n_items), alone) as job:
+            for process in (Context(job), Context(job)):
+                tracemalloc.start()
+                people: Any = process.users(who)
+                columns = [*process.catalogue.items.values(), people.world.tag]
+                for array in (people.truth.video, people.truth.author, *columns, process.duration):
+                    assert in_file(array)
+                    assert len(array) == n_items + 1
+                assert in_file(people.truth.onward) == (kind == "markov")
+                peaks.append(tracemalloc.get_traced_memory()[1])
+                tracemalloc.stop()
+        drawn: Any = alone.users
+        fresh = drawn.build(drawn.source(alone.seed), alone.seed, 1, tmp_path, who)
+        for name, array in fresh.world.truth().items():
+            assert np.array_equal(array, getattr(people.world, name)), name
+    assert max(peaks[2:]) - peaks[1] < 2**15, peaks
+
+
+def test_a_world_that_fades_in_one_life_does_not_in_another(tmp_path: Path) -> None:
+    """The world is one for all lives of a process."""
+    with ready(tmp_path / "run", scenario(100)) as job:
+        run = Context(job)
+        one, other = (run.users(np.arange(3)) for _ in range(2))
+        people: Any = one
+        people.fade(np.full(people.n_items + 1, 2.0))
+        people.fade(np.full(people.n_items + 1, 1.0))
+        n_places, world = people.world.dimensions, people.world
+        assert np.array_equal(people.truth.video[:, n_places], world.appeal + 1.0)
+        beside: Any = other
+        assert np.array_equal(beside.truth.video[:, n_places], world.appeal)
+
+
+def test_a_world_that_was_changed_is_not_used(tmp_path: Path) -> None:
+    with ready(tmp_path / "run", scenario(100)) as job:
+        file = Workspace(tmp_path / "run").truth
+        with file.open("r+b") as stream:
+            stream.seek(5000)
+            stream.write(b"\1")
+        with pytest.raises(FileError, match=r"truth\.npz has changed since it was written"):
+            Context(job).users(np.arange(3))
 
 
 def arrays_of(sequences: Sequences) -> dict[str, np.ndarray]:

@@ -24,8 +24,8 @@ from simulator.config.document import Keys, dotted, near
 from simulator.living.life import Uploads
 from simulator.log.kinds import FEEDBACK
 from simulator.scenario.held_to import FEEDS, CalibrationSpec
-from simulator.scenario.populations import behind, synthetic_catalogue
-from simulator.users.base import Source, Users
+from simulator.scenario.populations import behind, synthetic_source
+from simulator.users.base import Users
 
 if TYPE_CHECKING:
     from simulator.scenario.model import Scenario
@@ -423,7 +423,7 @@ def _marginals(scenario: Scenario, seed: int, feed: str, folder: Path, clicks: b
     policy's, where these are asked for.
     """
     if feed == CATALOGUE:
-        known = synthetic_catalogue(scenario.users, folder, seed)
+        known = synthetic_source(scenario.users, folder, seed).catalogue
         return {feed: catalogue(np.asarray(_durations(scenario, known)[1:], dtype=np.float64))}
     seen = world_log(scenario, seed, feed, folder)
     return by_feed(seen, clicks=clicks) if feed == LOGGING else {feed: measure(seen)}
@@ -455,7 +455,7 @@ def world_log(
         CalibrationError: the catalogue has no durations.
     """
     population = behind(scenario.users, folder)
-    source = Source(synthetic_catalogue(scenario.users, folder, seed))
+    source = synthetic_source(scenario.users, folder, seed)
     durations = _durations(scenario, source.catalogue)
     users: Users = population.build(source, seed, scenario.days, Path())
     calls = None

@@ -113,11 +113,10 @@ def _checked(
 
 def _world(seed: int) -> Any:
     """A small synthetic world for the yardsticks that look into one."""
-    from simulator.users.base import Source
     from simulator.users.choice import Choice
 
     population = Choice(n_users=60, n_items=50)
-    return population.build(Source(population.catalogue(seed)), seed, 1, Path())
+    return population.build(population.source(seed), seed, 1, Path())
 
 
 @policies.command()

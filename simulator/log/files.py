@@ -11,12 +11,15 @@ import csv
 import errno
 import io
 import json
+import mmap
 import os
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import struct
+import zipfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote
 
 import numpy as np
@@ -32,10 +35,12 @@ __all__ = [
     "adopt",
     "csv_text",
     "load_arrays",
+    "map_arrays",
     "mapped",
     "partitions",
     "read_json",
     "save_arrays",
+    "save_mappable",
     "staged",
     "write_text",
     "write_texts",
@@ -218,6 +223,80 @@ def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, n
         np.load(stream, allow_pickle=False) as stored,
     ):
         return {name: stored[name] for name in (stored.files if names is None else names)}
+
+
+def save_mappable(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write named arrays as `save_arrays` does, each where `map_arrays` can use it as it lies: its
+    numbers begin at a multiple of ALIGNMENT bytes.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    with staged(path) as staging, staging.open("wb") as stream, zipfile.ZipFile(stream, "w") as npz:
+        for name, array in arrays.items():
+            member = zipfile.ZipInfo(f"{name}.npy")
+            # NumPy's header has a multiple of ALIGNMENT bytes; that of zip gets a field of zeros.
+            fields = LARGE + ZIP_FIELD.size
+            begin = stream.tell() + LOCAL.size + len(member.filename.encode()) + fields
+            zeros = bytes(-begin % ALIGNMENT)
+            member.extra = ZIP_FIELD.pack(ZEROS, len(zeros)) + zeros
+            with npz.open(member, "w", force_zip64=True) as target:
+                np.lib.format.write_array(target, np.asarray(array), allow_pickle=False)
+
+
+def map_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """The arrays that `save_mappable` wrote, mapped into memory: processes of a machine share them,
+    and what is written into them here stays in this process. Within a run's folder the file must
+    be as it was written.
+
+    Raises:
+        FileError: it is missing, changed or damaged.
+    """
+    bring(path)
+    ledger = Ledger.around(path)
+    if ledger is not None:
+        ledger.check_one(path)
+    arrays = {}
+    with reading(path), path.open("rb") as stream, zipfile.ZipFile(stream) as npz:
+        memory = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+        for member in npz.infolist():
+            with npz.open(member) as source:
+                version = np.lib.format.read_magic(source)
+                shape, is_fortran, kind = READERS[version](source)
+                header = source.tell()
+            if kind.hasobject or member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{member.filename} is no plain array")
+            _, name, extra = LOCAL.unpack_from(memory, member.header_offset)
+            begin = member.header_offset + LOCAL.size + name + extra + header
+            order: Literal["C", "F"] = "F" if is_fortran else "C"
+            array = np.ndarray(shape, kind, memory, begin, order=order)
+            # A file of another writer may have them anywhere: then they are copied.
+            arrays[member.filename.removesuffix(".npy")] = np.require(array, requirements="AW")
+    return arrays
+
+
+ALIGNMENT = 64
+"""Bytes of a cache line, and of what NumPy's header is a multiple of."""
+
+ZIP_FIELD = struct.Struct("<HH")
+"""A further field of a zip header: its id and the bytes that follow."""
+
+LARGE = 20
+"""Bytes of the field with the sizes of a member that may be large."""
+
+ZEROS = 0xD935
+"""The id of a field that only fills (that of Android's zipalign)."""
+
+LOCAL = struct.Struct("<26sHH")
+"""The header before a member of a zip: 26 bytes, then the lengths of its name and of its further
+fields, which come behind it (PKWARE, APPNOTE 4.3.7).
+"""
+
+READERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dtype[Any]]]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""How a header of NumPy's format is read, by its version."""
 
 
 def mapped(path: Path) -> npt.NDArray[Any]:

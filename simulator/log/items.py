@@ -13,7 +13,7 @@ import numpy.typing as npt
 from policies.base import Catalogue, DoubleArray, IntArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
-from simulator.log.ledger import Ledger, present
+from simulator.log.ledger import present
 from simulator.log.metadata import Metadata
 from simulator.log.workspace import Workspace, load_catalogue
 
@@ -79,9 +79,6 @@ class ItemFacts:
         file = None if home is None else Workspace(home).models / "catalogue.npz"
         if file is None or not present(file):
             return cls()
-        ledger = Ledger.around(file)
-        if ledger is not None:
-            ledger.check_one(file)
         catalogue = load_catalogue(file)
         if catalogue.n_items != meta.n_items:
             return cls()

@@ -36,12 +36,12 @@ from policies.staging import place_of, staging_of
 from simulator.log.eventlog import EventLog, LogPart
 from simulator.log.files import (
     adopt,
-    load_arrays,
+    map_arrays,
     read_json,
     reading,
     reason,
     remove,
-    save_arrays,
+    save_mappable,
     write_text,
     writing,
 )
@@ -133,6 +133,11 @@ class Workspace:
     def future(self) -> Path:
         """What a real log says happened from t = 0 on."""
         return self.work / "future.parquet"
+
+    @property
+    def truth(self) -> Path:
+        """What a synthetic world has drawn of its items (`Source.truth`)."""
+        return self.work / "truth.npz"
 
     @property
     def past_sequences(self) -> Path:
@@ -496,7 +501,7 @@ def differences(old: Any, new: Any, path: str = "") -> Any:
 
 
 def save_catalogue(path: Path, catalogue: Catalogue) -> None:
-    """Write a catalogue as one npz."""
+    """Write a catalogue as one npz, which processes map into memory."""
     arrays: dict[str, npt.NDArray[Any]] = {"size": np.array([catalogue.n_users, catalogue.n_items])}
     for side, columns in (("items", catalogue.items), ("users", catalogue.users)):
         for name, column in columns.items():
@@ -504,12 +509,16 @@ def save_catalogue(path: Path, catalogue: Catalogue) -> None:
             arrays[f"{side}.{name}"] = values.astype(np.str_) if values.dtype == object else values
     if catalogue.attributes is not None:
         arrays["attributes.offsets"], arrays["attributes.ids"] = catalogue.attributes
-    save_arrays(path, arrays)
+    save_mappable(path, arrays)
 
 
 def load_catalogue(path: Path) -> Catalogue:
-    """The catalogue that `save_catalogue` wrote."""
-    arrays = load_arrays(path)
+    """The catalogue that `save_catalogue` wrote, mapped into memory.
+
+    Raises:
+        FileError: it is missing, damaged, or not as the run has written it.
+    """
+    arrays = map_arrays(path)
     n_users, n_items = (int(n) for n in arrays["size"])
     columns: dict[str, dict[str, npt.NDArray[Any]]] = {"items": {}, "users": {}}
     for name, values in arrays.items():

@@ -32,7 +32,7 @@ from simulator.engine import tape
 from simulator.engine.lives import Release
 from simulator.living.life import LivingCatalogue, Uploads
 from simulator.log.eventlog import EventLog
-from simulator.log.files import FileError, load_arrays, reading
+from simulator.log.files import FileError, load_arrays, map_arrays, reading
 from simulator.log.kinds import FEEDBACK
 from simulator.log.ledger import bring, present
 from simulator.log.metadata import FIT, FITTED_ONCE, HISTORY, Metadata, Propensity, arm_names
@@ -195,6 +195,12 @@ class Context:
             Release(t, partial(self.admitting, life=life, t=t)) for t in life.releases(self.uploads)
         ]
 
+    @cached_property
+    def truth(self) -> dict[str, npt.NDArray[Any]]:
+        """What a synthetic world has drawn of its items, mapped into memory; {} of no such one."""
+        file = self.workspace.truth
+        return map_arrays(file) if present(file) else {}
+
     @property
     def source(self) -> Source:
         """The source as the run has put it into its folder so far (a synthetic world has a history
@@ -206,6 +212,7 @@ class Context:
             open_log(where.past) or where.history(self.catalogue.n_users),
             open_log(where.future),
             where.notes,
+            self.truth,
         )
 
     @cached_property
@@ -242,7 +249,15 @@ class Context:
         return self.scenario, self.catalogue.n_users, self.catalogue.n_items, logged
 
     def forget(
-        self, names: Sequence[str] = ("catalogue", "sequences", "lesson", "population", "_nobody")
+        self,
+        names: Sequence[str] = (
+            "catalogue",
+            "truth",
+            "sequences",
+            "lesson",
+            "population",
+            "_nobody",
+        ),
     ) -> None:
         """Read what is named anew when it is next asked for: by default everything, since a policy
         may have written into what is in memory.

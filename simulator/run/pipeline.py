@@ -25,7 +25,7 @@ from simulator.calibration.targets import unknown_targets
 from simulator.config.document import Keys, ScenarioError
 from simulator.living.life import Uploads
 from simulator.log.eventlog import EventLog
-from simulator.log.files import FileError, write_text
+from simulator.log.files import FileError, save_mappable, write_text
 from simulator.log.ledger import fetch_all, here, present
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import Notice
@@ -36,7 +36,7 @@ from simulator.run.context import Job, context, fit_numbers
 from simulator.scenario import memory
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Data, EngineSpec
-from simulator.scenario.populations import synthetic_catalogue
+from simulator.scenario.populations import synthetic_source
 
 if TYPE_CHECKING:
     from simulator.report.content import Content
@@ -622,11 +622,14 @@ class _Run:
 
 
 def put_source(scenario: Scenario, folder: Path, where: Workspace) -> None:
-    """Put catalogue, history and future into the run's folder, if they are not there."""
+    """Put catalogue, history, future and truth into the run's folder, if they are not there."""
     if present(where.models / "catalogue.npz"):
         return
     if scenario.data.source == "synthetic":
-        catalogue = synthetic_catalogue(scenario.users, folder, scenario.seed)
+        source = synthetic_source(scenario.users, folder, scenario.seed)
+        catalogue = source.catalogue
+        if source.truth:
+            save_mappable(where.truth, source.truth)
     else:
         from simulator import datasets
 

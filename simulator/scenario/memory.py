@@ -132,7 +132,7 @@ def _of_world(users: Any) -> tuple[float, float, float]:
     m, d = users.interests.per_user, users.interests.dimensions
     state = 8 * (m + m * d + m + d + 10)  # `law.Lives`, `World.level`, `World.rate`
     of_user = 2 * state  # as they are, and in a snapshot
-    of_item = 8 * (3 * d + 20)  # `World`, `Truth.video`, `Walkers.onward`, a row of estimates
+    of_item = 8 * (2 * d + 20)  # `World`, which processes of a machine share; a row of estimates
     branches = users.succession.branches if hasattr(users, "succession") else 0
     videos = users.videos
     others = 8 * (videos.tags * (3 * d + branches) + videos.authors * (3 * d + 2))

@@ -9,11 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from policies.base import Catalogue
 from policies.calls import Limit
 from simulator.config.document import disagreement, near, shown
 from simulator.config.section import ConfigSection, Params
-from simulator.users.base import Population
+from simulator.users.base import Population, Source
 
 POPULATIONS: dict[str, str] = {
     "choice": "simulator.users.choice:Choice",
@@ -102,15 +101,15 @@ def behind(section: ConfigSection, folder: Path, seconds: float = 0.0) -> Popula
     return Plugged.of(section.kind, section.params, folder, section.n_users, section.n_items, limit)
 
 
-def synthetic_catalogue(section: ConfigSection, folder: Path, seed: int) -> Catalogue:
-    """The catalogue of a synthetic world, as `behind` its users section.
+def synthetic_source(section: ConfigSection, folder: Path, seed: int) -> Source:
+    """What there is of a synthetic world before anybody lives, as `behind` its users section.
 
     Raises:
         UserModelError: as `behind`; or its code failed.
     """
     population: Any = behind(section, folder)
-    catalogue: Catalogue = population.catalogue(seed)
-    return catalogue
+    source: Source = population.source(seed)
+    return source
 
 
 def is_synthetic(section: ConfigSection) -> bool | None:

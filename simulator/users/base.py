@@ -152,12 +152,15 @@ class Source:
         future: what the log says happened from t = 0 on (one arm, `history`): the clock and the
             answers of logged and held-out users; or None.
         notes: what the reader wants said in the report (rows read, duplicates dropped, ...).
+        truth: what a synthetic world has drawn of its items and no policy sees, by name, so that
+            users can be built without drawing it again; may be read by many at once.
     """
 
     catalogue: Catalogue
     history: EventLog | None = None
     future: EventLog | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
+    truth: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
 
 
 class Population(Protocol):

@@ -83,7 +83,7 @@ class UsersUnderCheck:
         """What its users are built from."""
         if self.source is not None:
             return self.source
-        return Source(self.plugged.catalogue(self.seed))
+        return self.plugged.source(self.seed)
 
     @property
     def catalogue(self) -> Catalogue:

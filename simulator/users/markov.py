@@ -4,7 +4,7 @@ users' own live here.
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import numpy as np
@@ -13,7 +13,6 @@ from pydantic import Field
 from policies.base import DoubleArray, IntArray
 from policies.streams import Purpose, uniform
 from simulator.config.section import ConfigSection
-from simulator.users.base import Source
 from simulator.users.choice.parameters import Affinity, Drift, Focus, Interests, Spread
 from simulator.users.choice.people import People
 from simulator.users.choice.population import Choice
@@ -53,11 +52,14 @@ class Markov(Choice):
     focus: Focus = Focus(enabled=False)
     succession: Succession = Succession()
 
-    def build(
-        self, source: Source, seed: int, days: int, folder: Path, who: IntArray | None = None
-    ) -> People:
-        """Fresh users, who have not asked yet; the same from the same seed in every process."""
-        return Walkers(self, World.draw(self, seed), seed, who)
+    def draw(self, seed: int) -> World:
+        """The world with its successions, drawn anew."""
+        world = super().draw(seed)
+        return replace(world, onward=self.onward(world, seed))
+
+    def people(self, world: World, seed: int, who: IntArray | None) -> Walkers:
+        """Users of a world."""
+        return Walkers(self, world, seed, who)
 
     def onward(self, world: World, seed: int) -> DoubleArray:
         """`[n_items + 1, D]` the direction that a click on each video leads to, of length 1; row 0
@@ -79,11 +81,6 @@ class Markov(Choice):
 
 class Walkers(People):
     """Users of `Markov`: as `People`, with the last click in the place of interests."""
-
-    def __init__(
-        self, markov: Markov, world: World, seed: int, who: IntArray | None = None
-    ) -> None:
-        super().__init__(markov, world, seed, who, markov.onward(world, seed))
 
     def known(self, row: IntArray, refresh: int) -> tuple[IntArray, IntArray]:
         """The last click, which is all that there is to know; before it, nothing (key 0)."""

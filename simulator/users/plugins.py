@@ -139,8 +139,8 @@ class Plugged:
         """Digests of the files behind it (`policies.sources`)."""
         return sources(self.model)
 
-    def catalogue(self, seed: int) -> Catalogue:
-        """The catalogue of a synthetic world.
+    def source(self, seed: int) -> Source:
+        """What there is of a synthetic world before anybody lives: its catalogue.
 
         Raises:
             UserModelError: its code failed, or the catalogue is not of as many users and items.
@@ -159,7 +159,7 @@ class Plugged:
         ):
             if given != wanted:
                 raise self._broken("catalogue", f"must have {wanted} {what}; got {given}")
-        return catalogue
+        return Source(catalogue)
 
     def fit(self, source: Source, seed: int, folder: Path, progress: Progress = silent) -> None:
         """Let it learn; as `Population.fit`."""

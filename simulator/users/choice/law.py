@@ -7,15 +7,12 @@ No arithmetic of the world lives here, and nothing imports numba.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from simulator.users.choice.parameters import ChoiceParameters
-
-if TYPE_CHECKING:
-    from simulator.users.choice.world import World
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -38,9 +35,7 @@ class Truth(NamedTuple):
     """The arrays of `World` and of those who live, for compiled code."""
 
     video: Floats
-    """`[n_items + 1, >= D + 2]` place (D numbers), appeal, duration (s): side by side, because an
-    impression reads them all.
-    """
+    """`[n_items + 1, >= D + 2]` place (D numbers), appeal, duration (s)."""
     author: Ints
     centres: Floats
     tag_cdf: Floats
@@ -160,14 +155,6 @@ class Answers(NamedTuple):
     shown: Ints
     next: Ints
     leaves: npt.NDArray[np.bool_]
-
-
-def videos(world: World) -> Floats:
-    """`Truth.video` of a world; rows are whole cache lines."""
-    n, d = world.place.shape
-    rows = np.zeros((n, -(-(d + 2) // 8) * 8))
-    rows[:, :d], rows[:, d], rows[:, d + 1] = world.place, world.appeal, world.duration
-    return rows
 
 
 def law(choice: ChoiceParameters, *, succession: bool) -> Law:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from policies.base import DoubleArray, FloatArray, IntArray, Slates
 from policies.time import DAY
 from simulator.users.base import Feedback, rows_among
-from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Promoted, Truth, law, videos
+from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Promoted, Truth, law
 from simulator.users.choice.parameters import ChoiceParameters
 from simulator.users.choice.world import World, people
 
@@ -36,17 +36,16 @@ class People:
         world: World,
         seed: int,
         who: IntArray | None = None,
-        onward: DoubleArray | None = None,
     ) -> None:
-        self.n_users, self.n_items = world.n_users, world.n_items
+        self.n_users, self.n_items = choice.n_users, world.n_items
         self.world, self.seed = world, np.uint64(seed)
         self.kinds: tuple[str, ...] = choice.reactions.kinds
-        self.who = np.arange(world.n_users) if who is None else who
-        self.law: Law = law(choice, succession=onward is not None)
+        self.who = np.arange(self.n_users) if who is None else who
+        self.law: Law = law(choice, succession=world.onward is not None)
         self.truth = Truth(
-            videos(world), world.author, world.centres, world.tag_cdf,
+            world.video, world.author, world.centres, world.tag_cdf,
             *people(choice, seed, self.who),
-            np.zeros((1, choice.interests.dimensions)) if onward is None else onward,
+            np.zeros((1, world.dimensions)) if world.onward is None else world.onward,
         )  # fmt: skip
         self._choice = choice
 
@@ -77,7 +76,9 @@ class People:
 
     def fade(self, offsets: DoubleArray) -> None:
         """From now on `offsets` `[n_items + 1]` are added to the logit of a click on each item."""
-        self.truth.video[:, self.world.place.shape[1]] = self.world.appeal + offsets
+        video = self.world.video.copy()  # the world's own is read by others, too
+        video[:, self.world.dimensions] += offsets
+        self.truth = self.truth._replace(video=video)
 
     def first(self, user: IntArray) -> IntArray:
         """When each user first asks, `[B]` ms from midnight of the first day."""
@@ -136,7 +137,7 @@ class People:
         """The videos in the order of their appeal and `traffic` `[n_items + 1]`; those of -inf are
         none.
         """
-        n_places = self.world.place.shape[1]
+        n_places = self.world.dimensions
         known = self.truth.video[:, n_places] + traffic
         order = np.argsort(-known, kind="stable")
         order = order[(known[order] > -np.inf) & (order > 0)]

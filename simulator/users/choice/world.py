@@ -39,26 +39,51 @@ class World:
     """The truth that no policy under test sees, except for the columns that `catalogue` gives out.
 
     Attributes:
-        n_users: users are 0..n_users-1.
-        n_items: videos are 1..n_items.
-        duration: `[n_items + 1]` s; row 0 is padding in all columns of videos.
+        video: `[n_items + 1, >= D + 2]` of each video (1..n_items; row 0 is padding in all columns
+            of videos) its place, appeal and duration: side by side, because an impression reads
+            them all. Rows are whole cache lines.
         author: `[n_items + 1]` int64 from 0.
         tag: `[n_items + 1]` int64 from 0.
-        place: `[n_items + 1, D]` latent vectors of length 1.
-        appeal: `[n_items + 1]` the video's own part of the click's logit: quality and duration.
         centres: `[tags, D]` the tags' centres, of length 1.
         tag_cdf: `[tags]` cumulative popularity of tags among interests.
+        onward: `[n_items + 1, D]` where a click on each video leads, of length 1, in a world of
+            successions; else None.
     """
 
-    n_users: int
-    n_items: int
-    duration: DoubleArray
+    video: DoubleArray
     author: IntArray
     tag: IntArray
-    place: DoubleArray
-    appeal: DoubleArray
     centres: DoubleArray
     tag_cdf: DoubleArray
+    onward: DoubleArray | None = None
+
+    @property
+    def n_items(self) -> int:
+        return len(self.author) - 1
+
+    @property
+    def dimensions(self) -> int:
+        """D, of the latent space."""
+        return self.centres.shape[1]
+
+    @property
+    def place(self) -> DoubleArray:
+        """`[n_items + 1, D]` latent vectors of length 1."""
+        return self.video[:, : self.dimensions]
+
+    @property
+    def appeal(self) -> DoubleArray:
+        """`[n_items + 1]` the video's own part of the click's logit: quality and duration."""
+        return self.video[:, self.dimensions]
+
+    @property
+    def duration(self) -> DoubleArray:
+        """`[n_items + 1]` s."""
+        return self.video[:, self.dimensions + 1]
+
+    def truth(self) -> dict[str, npt.NDArray[Any]]:
+        """Its arrays by name, of which `World(**truth)` is made again."""
+        return {name: array for name, array in vars(self).items() if array is not None}
 
     @classmethod
     def draw(cls, choice: ChoiceParameters, seed: int) -> World:
@@ -91,26 +116,19 @@ class World:
         appeal += np.interp(
             elementary.logs(duration), elementary.logs(np.array([*offsets])), list(offsets.values())
         )
-        return cls(
-            choice.n_users,
-            n,
-            _pad(duration),
-            _pad(author),
-            _pad(tag),
-            _pad(unit(centres[tag] + deviation[author] + own)),
-            _pad(appeal),
-            centres,
-            tag_cdf,
-        )
+        video = np.zeros((n + 1, -(-(d + 2) // 8) * 8))
+        video[1:, :d] = unit(centres[tag] + deviation[author] + own)
+        video[1:, d], video[1:, d + 1] = appeal, duration
+        return cls(video, _pad(author), _pad(tag), centres, tag_cdf)
 
-    def catalogue(self) -> Catalogue:
+    def catalogue(self, n_users: int) -> Catalogue:
         """The columns that a real log shows."""
         columns: dict[str, npt.NDArray[Any]] = {
             "duration": self.duration.astype(np.float32),
             "author": self.author,
             "tag": self.tag,
         }
-        return Catalogue(self.n_users, self.n_items, columns)
+        return Catalogue(n_users, self.n_items, columns)
 
 
 def people(choice: ChoiceParameters, seed: int, user: IntArray) -> tuple[DoubleArray, DoubleArray]:
