@@ -6,9 +6,8 @@ from __future__ import annotations
 
 import json
 import mmap
+import re
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,25 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
-from policies.base import Sequences, silent
+from policies.base import Sequences
 from policies.streams import Purpose, uniform
+from simulator.cli import main
+from simulator.config.document import ScenarioError
 from simulator.engine import tape
 from simulator.log import eventlog
 from simulator.log.eventlog import EventLog
 from simulator.log.files import FileError, map_arrays, save_mappable
 from simulator.log.metadata import HISTORY, LogError, Metadata
-from simulator.log.workspace import Lane, Workspace
-from simulator.run.context import Context, Job, context
-from simulator.run.pipeline import put_source, simulate
-from simulator.run.tasks import FitUsers, Simulate
+from simulator.log.workspace import Lane, RunError, Workspace
+from simulator.run.context import Context, Job
+from simulator.run.pipeline import put_source, simulate, simulate_shard
 from simulator.scenario.model import Scenario
 from simulator.users.base import rows_among
-from tests.worlds import paired_log, tiny_scenario
+from tests.worlds import paired_log, tiny_scenario, write_scenario
 
-SHARD = 40
+SHARD = 1000
 """Users of a shard."""
 
 WORLDS: dict[str, dict[str, Any]] = {
@@ -53,27 +54,13 @@ def scenario(n_users: int, **changes: Any) -> Scenario:
     content["users"] = {**content["users"], "n_users": n_users}
     content["design"] = {**content["design"], "control": "a"}
     content["serving"] = {**content["serving"], "ranking": {"kind": "recall"}}
-    content["engine"] = {"executor": "serial", "shards": 2, "memory_limit": 1e6}
+    shards = max(n_users // SHARD, 1)
+    content["engine"] = {"executor": "serial", "shards": shards, "memory_limit": 1e6}
     return Scenario.model_validate(content)
 
 
-@contextmanager
-def ready(root: Path, alone: Scenario, fits: Path | None = None) -> Iterator[Job]:
-    """A run's folder in which any shard can be simulated, with the fits of another run if any."""
-    workspace = Workspace(root)
-    with workspace.held():
-        workspace.claim(alone.identity(), {}, resume=False)
-        if fits is not None:
-            workspace.borrow(fits)
-        put_source(alone, root, workspace)
-        job = Job(str(root), str(root), json.dumps(alone.resolved()))
-        FitUsers(job)(silent)
-        yield job
-
-
-def live(job: Job, lane: str, first: int) -> None:
-    """Simulate a shard of a lane to its end."""
-    Simulate(job, Lane(lane), first, first + SHARD, 0 if lane == HISTORY else 2)(silent)
+def job_of(root: Path, alone: Scenario) -> Job:
+    return Job(str(root), str(root), json.dumps(alone.resolved()))
 
 
 @pytest.mark.parametrize("kind", WORLDS)
@@ -85,35 +72,96 @@ def test_a_shard_of_a_hundred_million_users_lives_alone_to_the_bytes_of_a_small_
     """
     small = simulate(scenario(2 * SHARD, **WORLDS[kind]), tmp_path / "small").root
     huge = scenario(100_000_000, **WORLDS[kind])
-    with ready(tmp_path / "huge", huge, small / "models") as job:
-        for arm, index in ((HISTORY, 0), ("a", 1), ("b", 2)):
-            live(job, arm, SHARD)
-            run = context(job)
-            until = 0 if arm == HISTORY else 2
-            days = run.tapes(Lane(arm), SHARD, 2 * SHARD, until=until)
-            lived = tape.rows(days, index, run.duration, run.columns)
-            log = EventLog.open(small / "log").of_users(np.arange(SHARD, 2 * SHARD)).table
-            theirs = log.filter(pc.equal(log["arm"], index)).replace_schema_metadata(None)
-            assert lived.num_rows > 100
-            assert lived.equals(theirs)
+    simulate_shard(huge, tmp_path / "huge", 2, fits=small / "models")
+    run = Context(job_of(tmp_path / "huge", huge))
+    for arm, index in ((HISTORY, 0), ("a", 1), ("b", 2)):
+        until = 0 if arm == HISTORY else 2
+        days = run.tapes(Lane(arm), SHARD, 2 * SHARD, until=until)
+        lived = tape.rows(days, index, run.duration, run.columns)
+        log = EventLog.open(small / "log").of_users(np.arange(SHARD, 2 * SHARD)).table
+        theirs = log.filter(pc.equal(log["arm"], index)).replace_schema_metadata(None)
+        assert lived.num_rows > 2500
+        assert lived.equals(theirs)
 
 
 def test_the_memory_of_a_shard_does_not_grow_with_the_number_of_users(tmp_path: Path) -> None:
-    """A byte for each of a hundred million users would be 95 MiB; a shard of 40 takes .6. What is
-    left between the worlds are a few KiB of Python's own stores of small objects.
+    """A byte for each of a hundred million users would be 95 MiB; a shard of 1,000 takes some 10.
+    What is left between the worlds are a few KiB of Python's own stores of small objects.
     """
     fits = simulate(scenario(2 * SHARD), tmp_path / "small").root / "models"
     peaks = {}
-    for n_users in (10_000, 1_000_000, 100_000_000):
-        with ready(tmp_path / str(n_users), scenario(n_users), fits) as job:
-            for lane in (HISTORY, "a"):
-                live(job, lane, 0)  # imports, and compiles
-            tracemalloc.start()
-            for lane in (HISTORY, "a"):
-                live(job, lane, 80 * SHARD)
-            peaks[n_users] = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
+    for n_users in (100_000, 1_000_000, 100_000_000):
+        alone, root = scenario(n_users), tmp_path / str(n_users)
+        simulate_shard(alone, root, 1, fits=fits)  # imports, and compiles
+        tracemalloc.start()
+        simulate_shard(alone, root, 81, resume=True)
+        peaks[n_users] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
     assert max(peaks.values()) - min(peaks.values()) < 2**15, peaks
+
+
+def bytes_of(root: Path) -> dict[str, bytes]:
+    parts = (root / "log").rglob("*.parquet")
+    return {part.relative_to(root).as_posix(): part.read_bytes() for part in parts}
+
+
+def test_a_run_takes_over_the_shards_that_were_simulated_alone(tmp_path: Path) -> None:
+    alone = scenario(3 * SHARD)
+    whole = simulate(alone, tmp_path / "whole")
+    models, out = whole.root / "models", tmp_path / "pieces"
+    first = simulate_shard(alone, out, 3)  # no fits yet: its history alone
+    assert "simulate impressions" not in first.runtime
+    again = simulate_shard(alone, out, 3, resume=True, fits=models)
+    assert again.runtime["history impressions"] == 0
+    rest = simulate(alone, out, resume=True)
+    assert bytes_of(out) == bytes_of(whole.root)
+    for stage, done in (("history", first), ("simulate", again)):
+        impressions = f"{stage} impressions"
+        assert done.runtime[impressions] > 2500
+        assert done.runtime[impressions] + rest.runtime[impressions] == whole.runtime[impressions]
+    with pytest.raises(RunError, match="holds a finished run: no shard of it is left"):
+        simulate_shard(alone, out, 3, resume=True)
+
+
+def test_a_shard_that_is_not_there_or_cannot_live_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no shard 4: there are 3 of the 3,000 users"):
+        simulate_shard(scenario(3 * SHARD), tmp_path / "out", 4)
+    serving = {**tiny_scenario()["serving"], "refit": "daily"}
+    with pytest.raises(ScenarioError, match=r"refit: every midnight needs the day of all users"):
+        simulate_shard(scenario(3 * SHARD, serving=serving), tmp_path / "daily", 1)
+    with pytest.raises(ScenarioError, match=r"items: every midnight needs the day of all users"):
+        simulate_shard(scenario(3 * SHARD, items={"uploads": 0.1}), tmp_path / "living", 1)
+    assert not (tmp_path / "daily").exists()
+
+
+def test_the_command_simulates_one_shard_and_says_what_is_left(tmp_path: Path) -> None:
+    file = write_scenario(tmp_path, scenario(100).resolved())
+    out, command = tmp_path / "out", ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"]
+    done = CliRunner().invoke(main, [*command, "--shard", "2/3"])
+    assert done.exit_code == 0, done.output
+    assert re.search(r"the history of shard 2/3: [\d,]+ impressions simulated in", done.output)
+    assert "its A/B waits for the fits, which learn from the history of all shards" in done.output
+    left = f"abtest run {file} --out {out} --quiet --engine.shards 3 --resume does what is left"
+    assert left in done.output
+    assert [path.name for path in (out / "work" / HISTORY).iterdir()] == ["users-33-66"]
+
+
+@pytest.mark.parametrize(
+    ("options", "wrong"),
+    [
+        (["--shard", "3"], "must be I/N, such as 3/64 for the third of 64; got '3'"),
+        (["--shard", "x/2"], "must be I/N"),
+        (["--shard", "0/2"], "I must be between 1 and N; got '0/2'"),
+        (["--shard", "3/2"], "I must be between 1 and N; got '3/2'"),
+        (["--shard", "1/2", "--engine.shards", "2"], "leave out --engine.shards"),
+        (["--shard", "1/2", "--gate", "--csv"], "makes no report: leave out --gate, --csv"),
+    ],
+)
+def test_a_wrong_shard_is_bad_input(options: list[str], wrong: str, tmp_path: Path) -> None:
+    file = write_scenario(tmp_path, scenario(100).resolved())
+    done = CliRunner().invoke(main, ["run", str(file), *options])
+    assert done.exit_code == 2
+    assert wrong in " ".join(done.output.split())
 
 
 def test_the_rows_of_some_users_are_read_from_the_row_groups_that_hold_them(tmp_path: Path) -> None:
@@ -179,6 +227,14 @@ def in_file(array: np.ndarray) -> bool:
     return isinstance(base, mmap.mmap)
 
 
+def begun(root: Path, alone: Scenario) -> Context:
+    """A run as a process sees it before anybody lives."""
+    workspace = Workspace(root)
+    with workspace.held():
+        put_source(alone, root, workspace)
+    return Context(job_of(root, alone))
+
+
 ARRAYS = {
     "items.who/made it, \u00e4": np.array(["", "x", "\u00e4\u00f6"]),
     "flag": np.array([True, False, True]),
@@ -235,18 +291,17 @@ def test_processes_share_what_grows_with_the_items(kind: str, tmp_path: Path) ->
     peaks, who = [], np.arange(SHARD)
     for n_items in (2_000, 102_000):
         users = {"kind": kind, "n_items": n_items}
-        alone = scenario(1000, users=users, design={"kind": "split"})
-        with ready(tmp_path / str(n_items), alone) as job:
-            for process in (Context(job), Context(job)):
-                tracemalloc.start()
-                people: Any = process.users(who)
-                columns = [*process.catalogue.items.values(), people.world.tag]
-                for array in (people.truth.video, people.truth.author, *columns, process.duration):
-                    assert in_file(array)
-                    assert len(array) == n_items + 1
-                assert in_file(people.truth.onward) == (kind == "markov")
-                peaks.append(tracemalloc.get_traced_memory()[1])
-                tracemalloc.stop()
+        alone = scenario(SHARD, users=users, design={"kind": "split"})
+        for process in [begun(tmp_path / str(n_items), alone) for _ in range(2)]:
+            tracemalloc.start()
+            people: Any = process.users(who)
+            columns = [*process.catalogue.items.values(), people.world.tag]
+            for array in (people.truth.video, people.truth.author, *columns, process.duration):
+                assert in_file(array)
+                assert len(array) == n_items + 1
+            assert in_file(people.truth.onward) == (kind == "markov")
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
         drawn: Any = alone.users
         fresh = drawn.build(drawn.source(alone.seed), alone.seed, 1, tmp_path, who)
         for name, array in fresh.world.truth().items():
@@ -256,26 +311,24 @@ def test_processes_share_what_grows_with_the_items(kind: str, tmp_path: Path) ->
 
 def test_a_world_that_fades_in_one_life_does_not_in_another(tmp_path: Path) -> None:
     """The world is one for all lives of a process."""
-    with ready(tmp_path / "run", scenario(100)) as job:
-        run = Context(job)
-        one, other = (run.users(np.arange(3)) for _ in range(2))
-        people: Any = one
-        people.fade(np.full(people.n_items + 1, 2.0))
-        people.fade(np.full(people.n_items + 1, 1.0))
-        n_places, world = people.world.dimensions, people.world
-        assert np.array_equal(people.truth.video[:, n_places], world.appeal + 1.0)
-        beside: Any = other
-        assert np.array_equal(beside.truth.video[:, n_places], world.appeal)
+    run = begun(tmp_path / "run", scenario(100))
+    one, other = (run.users(np.arange(3)) for _ in range(2))
+    people: Any = one
+    people.fade(np.full(people.n_items + 1, 2.0))
+    people.fade(np.full(people.n_items + 1, 1.0))
+    n_places, world = people.world.dimensions, people.world
+    assert np.array_equal(people.truth.video[:, n_places], world.appeal + 1.0)
+    beside: Any = other
+    assert np.array_equal(beside.truth.video[:, n_places], world.appeal)
 
 
 def test_a_world_that_was_changed_is_not_used(tmp_path: Path) -> None:
-    with ready(tmp_path / "run", scenario(100)) as job:
-        file = Workspace(tmp_path / "run").truth
-        with file.open("r+b") as stream:
-            stream.seek(5000)
-            stream.write(b"\1")
-        with pytest.raises(FileError, match=r"truth\.npz has changed since it was written"):
-            Context(job).users(np.arange(3))
+    run = begun(tmp_path / "run", scenario(100))
+    with run.workspace.truth.open("r+b") as stream:
+        stream.seek(5000)
+        stream.write(b"\1")
+    with pytest.raises(FileError, match=r"truth\.npz has changed since it was written"):
+        run.users(np.arange(3))
 
 
 def arrays_of(sequences: Sequences) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,33 @@ class NamesParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 
 
 NAMES = NamesParam()
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of the parts that users are cut into, from 1."""
+
+    number: int
+    shards: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.shards}"
+
+
+class ShardParam(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """`3/64` is the third of 64 shards."""
+
+    name = "shard"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Shard:
+        number, _, shards = value.partition("/")
+        if not (number.isascii() and number.isdigit() and shards.isascii() and shards.isdigit()):
+            self.fail(f"must be I/N, such as 3/64 for the third of 64; got {value!r}", param, ctx)
+        if not 1 <= int(number) <= int(shards):
+            self.fail(f"I must be between 1 and N; got {value!r}", param, ctx)
+        return Shard(int(number), int(shards))
 
 
 QUIET = click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import CSV, EXECUTOR, GATE, RUN_FOLDER, SOURCE, TRACK, goes_on
+from simulator.cli.options import (
+    CSV,
+    EXECUTOR,
+    GATE,
+    RUN_FOLDER,
+    SOURCE,
+    TRACK,
+    Shard,
+    ShardParam,
+    goes_on,
+    written,
+)
 from simulator.cli.say import can_decide, hand_on, leave_by_decision, say, say_report, tracker_of
 
 if TYPE_CHECKING:
@@ -45,6 +57,12 @@ if TYPE_CHECKING:
 )
 @EXECUTOR
 @click.option(
+    "--shard",
+    type=ShardParam(),
+    metavar="I/N",
+    help="Simulate the I-th of N shards alone, without a report; --resume takes it over.",
+)
+@click.option(
     "--resume",
     is_flag=True,
     help="Continue an interrupted run: that in --out, or the latest of this scenario.",
@@ -70,6 +88,7 @@ if TYPE_CHECKING:
 def run(
     scenario: Path,
     out: Path | None,
+    shard: Shard | None,
     resume: bool,
     quiet: bool,
     strict: bool,
@@ -90,6 +109,7 @@ def run(
     abtest run scenarios/kuaishou_like.yaml --seed 3 --out runs/seed-3
     abtest run my.yaml --engine.executor serial --engine.block 512
     abtest run my.yaml --resume
+    abtest run my.yaml --out runs/big --shard 3/64
     """
     from simulator.scenario.model import Scenario, find
 
@@ -100,6 +120,9 @@ def run(
         "shards": "engine.shards",
         "executor": "engine.executor",
     }
+    if shard is not None:
+        _alone(overrides["shards"], strict, gate, keep_going, csv, track)
+        overrides["shards"] = shard.shards
     with failures():
         loaded = Scenario.load(scenario, {keys[name]: value for name, value in overrides.items()})
         tracker = tracker_of(track)
@@ -107,6 +130,9 @@ def run(
             can_decide(loaded)
         root = out or _folder(loaded.name, resume=resume)
         with failures(goes_on(scenario, root, "parts")):
+            if shard is not None:
+                _go_shard(loaded, root, shard, scenario, resume=resume, quiet=quiet)
+                return
             _go(
                 loaded,
                 root,
@@ -119,6 +145,51 @@ def run(
                 strict=strict,
                 keep_going=keep_going,
             )
+
+
+def _alone(*others: Any) -> None:
+    """Refuse what a shard alone has no use for.
+
+    Raises:
+        click.UsageError: an option that says how to cut, report or go on.
+    """
+    names = ("--engine.shards", "--strict", "--gate", "--keep-going", "--csv", "--track")
+    given = [name for name, value in zip(names, others, strict=True) if value]
+    if given:
+        rule = "--shard I/N says into how many shards the users are cut, and makes no report"
+        raise click.UsageError(f"{rule}: leave out {', '.join(given)}")
+
+
+def _go_shard(
+    scenario: Scenario, root: Path, shard: Shard, source: Path, *, resume: bool, quiet: bool
+) -> None:
+    from simulator.run.pipeline import simulate_shard
+    from simulator.run.progress import board
+    from simulator.scenario.model import find
+
+    with board(quiet=quiet) as progress:
+        outcome = simulate_shard(
+            scenario,
+            root,
+            shard.number,
+            folder=find(source).parent,
+            resume=resume,
+            progress=progress,
+        )
+    took = outcome.runtime
+    stages = [name for name in ("history", "simulate") if f"{name} impressions" in took]
+    for name in stages:
+        what = "the A/B" if name == "simulate" else "the history"
+        say(
+            f"{what} of shard {shard}: {took[f'{name} impressions']:,.0f} impressions simulated in"
+            f" {took[f'{name} CPU seconds']:,.1f} CPU s"
+        )
+    say(f"the largest process took {took['peak MiB']:,.0f} MiB")
+    if "simulate" not in stages:
+        say("abtest: its A/B waits for the fits, which learn from the history of all shards")
+    command = [f"abtest run {shlex.quote(str(source))} --out {shlex.quote(str(root))}"]
+    command += [*written("out", "resume", "shard").values(), f"--engine.shards {shard.shards}"]
+    say(f"{' '.join(command)} --resume does what is left")
 
 
 def _go(

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -325,8 +324,17 @@ class Context:
     @property
     def shards(self) -> tuple[tuple[int, int], ...]:
         """The ranges of users (first, last + 1) that are simulated on their own."""
-        n = min(self.scenario.engine.shards, self.catalogue.n_users)
-        return tuple(pairwise(self.catalogue.n_users * i // n for i in range(n + 1)))
+        return tuple(map(self.shard, range(1, self.n_shards + 1)))
+
+    @property
+    def n_shards(self) -> int:
+        """How many there are; with fewer users than `engine.shards` each has one of his own."""
+        return min(self.scenario.engine.shards, self.catalogue.n_users)
+
+    def shard(self, number: int) -> tuple[int, int]:
+        """The users (first, last + 1) of a shard, which are numbered from 1."""
+        n_users, n = self.catalogue.n_users, self.n_shards
+        return n_users * (number - 1) // n, n_users * number // n
 
     @cached_property
     def population(self) -> Population:

@@ -266,6 +266,52 @@ def simulate(
         return _simulate(scenario, out, held, folder, resume, keep_going, progress, fits)
 
 
+def simulate_shard(
+    scenario: Scenario,
+    out: Path | str,
+    number: int,
+    *,
+    folder: Path | str = Path(),
+    resume: bool = False,
+    progress: Progress = silent,
+    fits: Path | str | None = None,
+) -> Outcome:
+    """Simulate one of the `engine.shards` of a scenario and no other: the history of its users,
+    where that is synthetic, then, once the fits are there, their A/B in every lane. What it does
+    and what it takes does not depend on the other shards. A run that is resumed with as many
+    shards takes the pieces over.
+
+    Args:
+        number: of the shard, from 1.
+        fits: as `run`; else the A/B waits for a run that has fitted on the history of all.
+
+    Other arguments as `run`.
+
+    Returns:
+        What it took, in `runtime`; without `simulate impressions` where the fits are not there.
+
+    Raises:
+        ScenarioError: the users of the scenario wait for one another at midnight.
+        RunError: there are not so many shards; or as `run`.
+        FileError, DataError, PolicyError, ServingError: as `run`.
+    """
+    waits = [
+        (("serving", "refit"), scenario.serving.refit == "daily"),
+        (("items",), scenario.items is not None),
+    ]
+    for keys, is_waiting in waits:
+        if is_waiting:
+            rule = "every midnight needs the day of all users: no shard can be simulated alone"
+            raise ScenarioError(f"{scenario.where(keys)}: {rule}; run the whole")
+    out, folder, fits = place(out), Path(folder), None if fits is None else here(fits)
+    with ExitStack() as held:
+        outcome = _simulate(scenario, out, held, folder, resume, False, progress, fits, number)
+        if not outcome.runtime:
+            raise RunError(f"{out} holds a finished run: no shard of it is left to simulate")
+    outcome.runtime["peak MiB"] = peak_memory() / 2**20
+    return outcome
+
+
 def _simulate(
     scenario: Scenario,
     out: Path,
@@ -275,9 +321,10 @@ def _simulate(
     keep_going: bool,
     progress: Progress,
     fits: Path | None,
+    shard: int | None = None,
 ) -> Outcome:
-    """As `simulate`; the run's folder is held from its claim on until `held` ends, which is after
-    the workers have ended.
+    """As `simulate`, or `simulate_shard`; the run's folder is held from its claim on until `held`
+    ends, which is after the workers have ended.
     """
     workspace, outcome = Workspace(out), Outcome(out)
     with executors.executor(
@@ -293,8 +340,12 @@ def _simulate(
             workspace.borrow(fits)
         if not workspace.finished:
             _prepare(executor, scenario, folder, workspace, behind)
-            _Run(scenario, folder, workspace, executor, outcome, keep_going).all()
-            workspace.finish()
+            stages = _Run(scenario, folder, workspace, executor, outcome, keep_going)
+            if shard is None:
+                stages.all()
+                workspace.finish()
+            else:
+                stages.one_shard(shard)
     outcome.notices = workspace.notices()
     return outcome
 
@@ -436,8 +487,7 @@ class _Run:
     def all(self) -> None:
         """Every stage, to the finished log."""
         scenario = self.scenario
-        put_source(scenario, self.folder, self.workspace)
-        self._go("users", [tasks.FitUsers(self.job)])
+        self._begin()
         if scenario.data.source == "synthetic":
             for day in self._stops(-scenario.data.history_days, 0):
                 self._simulate([Lane(HISTORY)], day)
@@ -460,6 +510,25 @@ class _Run:
         self._write(self._arms())
         if scenario.items is not None:
             self._go("write", [tasks.KeepLives(self.job, tuple(self._arms()))])
+
+    def one_shard(self, number: int) -> None:
+        """The lives of one shard, as far as they do not wait for what others make."""
+        scenario = self.scenario
+        self._begin()
+        run = context(self.job)
+        if not 1 <= number <= run.n_shards:
+            rule = f"there are {run.n_shards:,} of the {run.catalogue.n_users:,} users"
+            raise RunError(f"no shard {number:,}: {rule} (engine.shards)")
+        shard = [run.shard(number)]
+        if scenario.data.source == "synthetic":
+            self._simulate([Lane(HISTORY)], 0, shard)
+        if self._is_fitted():
+            self._simulate(self._lanes(), scenario.days, shard)
+
+    def _begin(self) -> None:
+        """What there must be before anybody lives."""
+        put_source(self.scenario, self.folder, self.workspace)
+        self._go("users", [tasks.FitUsers(self.job)])
 
     def _stops(self, first: int, last: int) -> Sequence[int]:
         """The ends of days at which the lives of a stretch wait for one another: for refits, and a
@@ -496,8 +565,8 @@ class _Run:
         )
         return [lane for lane in lanes if lane.name not in self.outcome.failed]
 
-    def _fits(self) -> None:
-        """Fit every distinct policy as often as it is asked for, and the ranking stage."""
+    def _wanted_fits(self) -> list[tuple[tasks.Fit, str | None]]:
+        """The fits on the history, and the arm that each is for; None: for all."""
         wanted: list[tuple[tasks.Fit, str | None]] = [
             (tasks.Fit(self.job, self.scenario.arms[arm], fit), arm)
             for arm in self._arms()
@@ -508,7 +577,18 @@ class _Run:
             for channel in self.scenario.serving.channels
             for fit in fit_numbers(self.scenario.fits.number)
         ]
-        pieces, owners = self._distinct(wanted)
+        return wanted
+
+    def _is_fitted(self) -> bool:
+        """Whether whatever serves is there."""
+        files = [f"{name}/state.npz" for name, _ in self._named(self._wanted_fits())]
+        if self.scenario.serving.ranking.kind == "pointwise":
+            files.append("ranking.npz")
+        return all(present(self.workspace.models / file) for file in files)
+
+    def _fits(self) -> None:
+        """Fit every distinct policy as often as it is asked for, and the ranking stage."""
+        pieces, owners = self._distinct(self._wanted_fits())
         if self.scenario.serving.ranking.kind == "pointwise":
             self._go("fit", [*pieces, tasks.FitRanking(self.job)], [*owners, [None]])
         else:
@@ -556,11 +636,8 @@ class _Run:
         self, wanted: Sequence[tuple[tasks.Fit, str | None]]
     ) -> tuple[list[tasks.Fit], list[list[str | None]]]:
         """The fits that differ, and the arms that each is for: equal names are equal fits."""
-        named: list[tuple[str, bool]] = []
-        asked = tasks.FitNames(self.job, tuple(piece for piece, _ in wanted))
-        self.executor.run([asked], lambda _, result: named.extend(_checked(result)))
         same: dict[str, list[tuple[tasks.Fit, str | None]]] = {}
-        for (name, uses_device), (piece, arm) in zip(named, wanted, strict=True):
+        for (name, uses_device), (piece, arm) in zip(self._named(wanted), wanted, strict=True):
             same.setdefault(name, []).append((replace(piece, uses_device=uses_device), arm))
         pieces = []
         for (first, _), *others in same.values():
@@ -568,11 +645,24 @@ class _Run:
             pieces.append(replace(first, shared=tuple(ways)))
         return pieces, [[arm for _, arm in each] for each in same.values()]
 
-    def _simulate(self, lanes: Sequence[Lane], days: int) -> None:
+    def _named(self, wanted: Sequence[tuple[tasks.Fit, str | None]]) -> list[tuple[str, bool]]:
+        """The folder of each fit, and whether it computes on a device."""
+        named: list[tuple[str, bool]] = []
+        asked = tasks.FitNames(self.job, tuple(piece for piece, _ in wanted))
+        self.executor.run([asked], lambda _, result: named.extend(_checked(result)))
+        return named
+
+    def _simulate(
+        self,
+        lanes: Sequence[Lane],
+        days: int,
+        shards: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        """Some lanes of some shards; None: of all."""
         pieces = [
             tasks.Simulate(self.job, lane, first, last, days)
             for lane in lanes
-            for first, last in context(self.job).shards
+            for first, last in shards or context(self.job).shards
         ]
         self._go(
             "history" if lanes[0].name == HISTORY else "simulate",
