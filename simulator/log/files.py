@@ -271,7 +271,7 @@ def map_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
             order: Literal["C", "F"] = "F" if is_fortran else "C"
             array = np.ndarray(shape, kind, memory, begin, order=order)
             # A file of another writer may have them anywhere: then they are copied.
-            arrays[member.filename.removesuffix(".npy")] = np.require(array, requirements="AW")
+            arrays[member.filename.removesuffix(".npy")] = np.require(array, requirements="A")
     return arrays
 
 

@@ -64,7 +64,7 @@ class World:
     @property
     def dimensions(self) -> int:
         """D, of the latent space."""
-        return self.centres.shape[1]
+        return int(self.centres.shape[1])
 
     @property
     def place(self) -> DoubleArray:
