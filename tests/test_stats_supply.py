@@ -576,7 +576,10 @@ def test_some_arms_only() -> None:
     assert (side.arms, side.users, list(side.metrics)) == (("b",), {"b": 4}, ["items_shown"])
     assert side.tables["item"].pooled.arms == ("b",)
     assert levels(side, "items_shown") == pytest.approx([2 / 6])
-    assert set(supply_side(exposures).metrics) == set(asked(exposures.meta))
+    whole = supply_side(exposures, asked(exposures.meta))
+    assert set(supply_side(exposures).metrics) == set(whole.metrics) == set(asked(exposures.meta))
+    of_items = {name for name, one in whole.metrics.items() if one.supply.unit == "item"}  # type: ignore[union-attr]
+    assert set(whole.tables["item"].pooled.metrics) == of_items
 
 
 def test_metrics_that_are_asked_for() -> None:
