@@ -39,7 +39,7 @@ from simulator.offpolicy.rounds import Stream
 from simulator.offpolicy.settings import BY_SERVING, ESTIMATORS, ReplayError, ReplaySettings
 from simulator.offpolicy.sums import UnitSums
 from simulator.offpolicy.target import PolicyTargets, alone, apart
-from simulator.offpolicy.target_fits import Lesson, Wanted, served
+from simulator.offpolicy.target_fits import Lesson, Wanted, fitted, served
 from simulator.scenario.model import Scenario
 from simulator.serving.ranking import Ranker
 from tests.worlds import tiny_scenario
@@ -355,6 +355,10 @@ from policies.popularity import Popularity
 
 class Drawn(Popularity):
     draws_in_fit = True
+
+    def fit(self, sequences, catalogue, fitting):
+        fitting.progress("epoch", fitting.seed, 9, {})
+        return super().fit(sequences, catalogue, fitting)
 """
 
 
@@ -369,9 +373,14 @@ def test_desks_are_one_for_each_fit_with_what_all_share(tmp_path: Path) -> None:
     log = log_of()
     past, later = (log.sequences("history", before=at * DAY) for at in (-1, -2))
     wanted = [Wanted("p", "popularity", {}, tmp_path), Wanted("d", "mine.py:Drawn", {}, tmp_path)]
-    catalogue, fitting = Catalogue(USERS, ITEMS), Fitting()
+    told: list[tuple[Any, ...]] = []
+    catalogue = Catalogue(USERS, ITEMS)
+    fitting = Fitting(progress=lambda *said: told.append(said))
     same = [Lesson(past, seed) for seed in (1, 2)]
     own, desks = served(world, wanted, same, catalogue, fitting)
+    assert told == [(f"fit d {fit}: epoch", fit + 1, 9, {}) for fit in (0, 1)]
+    fitted(wanted[1:], same[:1], catalogue, fitting)
+    assert told[-1] == ("fit d: epoch", 1, 9, {})
     assert [(name, len(fits)) for name, fits in own] == [("p", 1), ("d", 2)]
     assert [len(one) for one in desks] == [1, 2]
     assert desks[1][0].ranker is desks[1][1].ranker is not None

@@ -450,7 +450,7 @@ def test_a_product_of_mixed_kinds_is_double_and_of_ill_shaped_ones_refused() -> 
         (np.ones(3), np.ones((3, 1, 1))),
         (np.ones(3), np.ones(2)),
     ):
-        with pytest.raises((ValueError, TypeError)):
+        with pytest.raises(ValueError, match="matmul takes"):
             matmul(rows, table)
 
 
