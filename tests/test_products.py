@@ -565,6 +565,14 @@ def test_solutions_and_inverses_of_small_matrices() -> None:
     a, v = np.array([[1.0, 2e-19], [2e-19, 1.0]]), np.eye(2)
     products._diagonalise(a, v)
     assert a[0, 1] == 2e-19  # rounding is left as it is
+    # One rotation by the smaller angle, whose cotangent of the double is tau.
+    for first, last in ((1.0, 2.0), (2.0, 1.0), (1.0, 1.0), (0.0, 5.0)):
+        a, v = np.array([[first, 1.0], [1.0, last]]), np.eye(2)
+        products._diagonalise(a, v)
+        angle = np.arctan2(1.0, (last - first) / 2) / 2
+        angle -= np.pi / 2 * (angle > np.pi / 4 + 1e-9)
+        turn = [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+        np.testing.assert_allclose(v, turn, atol=1e-12)
 
 
 @pytest.mark.usefixtures("interpreted")
