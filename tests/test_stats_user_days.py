@@ -214,6 +214,8 @@ def test_some_users_in_another_order() -> None:
     ):
         assert found is not None
         assert found.tolist() == expected
+    alone = days().users(np.array([0])).by("user")
+    assert alone.numerators["click"].tolist() == [[3], [4]]
     nobody = days(assigned=np.array([0, 1, -1])).users(np.zeros(0, dtype=int))
     assert nobody.by("user").numerators["click"].shape == (0,)
     plain = days().users(np.array([1]))
