@@ -494,3 +494,11 @@ def test_distinct_values_come_in_the_order_of_their_rows() -> None:
     assert as_numpy(two).tolist() == ["b", "a", "b"]
     assert as_numpy(cells([1, 2])).tolist() == [1, 2]
     assert as_numpy(pa.array([1.0, None])).tolist() == pytest.approx([1.0, NAN], nan_ok=True)
+
+
+def test_a_column_of_yes_and_no_has_at_most_32_spellings() -> None:
+    spelt = ["no", *("yes" + " " * k for k in range(31))]
+    reading = read_numbers(cells(spelt))
+    assert reading is not None
+    assert reading.values.tolist() == [0.0] + [1.0] * 31
+    assert read_numbers(cells([*spelt, "yes" + " " * 31])) is None
