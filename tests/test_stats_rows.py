@@ -220,7 +220,8 @@ def test_what_is_no_label_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("numbers", "distinct"),
-    [([], True), ([4], True), ([1, 2, 9], True), ([1, 2, 9, 12], True), ([1, 2, 2], False), ([2, 1, 3], True),
+    [([], True), ([4], True), ([1, 2, 9], True), ([1, 2, 9, 12], True),
+     ([1, 2, 2], False), ([2, 1, 3], True),
      ([2, 1, 2], False), ([10**12, 1, 10**12], False), ([10**12, 1, 10**12 + 1], True),
      ([12, 1, 2], True), ([13, 1, 13], False), ([-5, -6, -5], False)],
 )  # fmt: skip
