@@ -165,7 +165,13 @@ def test_flags_are_known_by_their_variance_within_rounding() -> None:
 
 
 def test_a_log_interval_needs_means_of_one_sign() -> None:
-    for control, treatment in ((10.0, -12.0), (0.0, 12.0), (10.0, 0.0), (-10.0, 12.0)):
+    for control, treatment in (
+        (10.0, -12.0),
+        (10.0, -5.0),
+        (0.0, 12.0),
+        (10.0, 0.0),
+        (-10.0, 12.0),
+    ):
         found = intervals.log_delta(replace(WELL, control=control, treatment=treatment))
         assert np.isnan(found).all()
 

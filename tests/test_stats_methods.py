@@ -31,7 +31,7 @@ def lived(n_fits: int = 3, assigned: bool = False, **changes: Any) -> UserDays:
     """
     random = np.random.default_rng(4)
     of = declared(
-        {m: metric(m) for m in ("click", "click_rate", "watch_time", "like")},
+        {m: metric(m) for m in ("watch_time", "click", "like", "click_rate")},
         {"watch_time": Declared(quantile=0.5)},
     )
     own = random.gamma(4.0, 1.0, (1, 1, N, 1))

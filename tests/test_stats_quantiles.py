@@ -73,6 +73,7 @@ def test_distinct_values_and_their_counts() -> None:
     values = np.array([3.0, 1.0, 3.0, 2.0])
     for weights, counts in (
         (np.ones((4, 1)), [[1], [1], [2]]),
+        (np.ones((4, 3)), [[1, 1, 1], [1, 1, 1], [2, 2, 2]]),
         (np.array([[2.0], [1], [1], [1]]), [[1], [1], [3]]),
         (np.array([[1.0, 0], [1, 5], [1, 2], [1, 0]]), [[1, 5], [1, 0], [2, 2]]),
     ):
