@@ -41,6 +41,7 @@ import tempfile
 import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -325,8 +326,8 @@ def surveyed(room: str, workers: int) -> Ran:
         for path in of_room(room)
     }
     new = [path for path in kept if not kept[path].exists()]
-    with multiprocessing.get_context("fork").Pool(workers, begin, (room,)) as pool:
-        for path, ran in zip(new, pool.imap(survey, new), strict=True):
+    with crew(room, workers) as pool:
+        for path, ran in zip(new, pool.map(survey, new), strict=True):
             kept[path].write_text(json.dumps(ran))
             print(f"{path.name}: {sum(one['seconds'] for one in ran.values()):.0f} s", flush=True)
     return {
@@ -362,6 +363,12 @@ def begin(room: str) -> None:
     os.environ.setdefault("ABTEST_DATA", str(ROOT.parent / "shared" / "data"))
     for name in (*LIBRARIES, *BELOW[room]):
         importlib.import_module(name)
+
+
+def crew(room: str, workers: int) -> ProcessPoolExecutor:
+    """Workers of a room, whose tests may begin processes of their own."""
+    fork = multiprocessing.get_context("fork")
+    return ProcessPoolExecutor(workers, fork, begin, (room,))
 
 
 def computed() -> float:
@@ -517,10 +524,13 @@ def main() -> int:
     if pending and not options.report:
         for room in ROOMS:
             own = [one for one in pending if one["file"].startswith(room)]
-            ran = surveyed(room, options.workers) if own else {}
+            if not own:
+                continue
+            ran = surveyed(room, options.workers)
             own = [one | {"tests": running(one, ran)} for one in own]
-            with multiprocessing.get_context("fork").Pool(options.workers, begin, (room,)) as pool:
-                for n, one in enumerate(pool.imap_unordered(attempt, own), 1):
+            with crew(room, options.workers) as pool:
+                tried_now = as_completed([pool.submit(attempt, one) for one in own])
+                for n, one in enumerate((each.result() for each in tried_now), 1):
                     done[one["number"]] = one
                     with tried.open("a") as kept:
                         kept.write(json.dumps(one) + "\n")
