@@ -197,6 +197,7 @@ def test_the_choice_is_the_largest_bound_and_not_the_largest_estimate() -> None:
     assert found["sure"].bound == pytest.approx(0.05 - 1.955 * 0.01, abs=0.0006)
     assert found["sure"].better == pytest.approx(1.0, abs=1e-5)
     assert found["unseen"].excluded == "its estimate is unusable: few rounds"
+    assert np.isnan(found["unseen"].better)
     kept = _finite(asdict(found))  # the chance of a policy that cannot be chosen is no number
     assert [one["policy"] for one in kept["candidates"] if one["best"] is None] == ["unseen"]
     assert "Take sure: with 95% confidence its lift over base is at least +3.0%" in found.sentence

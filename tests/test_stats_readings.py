@@ -211,6 +211,7 @@ def test_one_value_may_settle_the_column(values: list[str], expected: list[float
         ["x-00a1", "x-00a2"],
         ["0x1f", "0x2f"],
         ["a", "5"],
+        ["$5%", "$6%"],
     ],
 )
 def test_text_stays_text(values: list[str]) -> None:

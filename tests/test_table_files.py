@@ -234,6 +234,14 @@ def test_a_folder_of_parts_is_one_table(tmp_path: Path, by_path: dict[str, Any])
     assert not tables.is_log(tmp_path / "parts")
 
 
+def test_a_part_without_rows_may_have_the_column_of_its_folder(tmp_path: Path) -> None:
+    by_arm = {
+        f"arm={arm}/p.parquet": part.reset_index(drop=True) for arm, part in FRAME.groupby("arm")
+    }
+    table = from_frame(read(parts(tmp_path, {**by_arm, "arm=new/q.parquet": FRAME[:0]})))
+    assert (table.arms, len(table.numerators["clicks"])) == (("control", "new"), N)
+
+
 def test_columns_of_folders_are_text_and_no_metric(tmp_path: Path) -> None:
     by_path = {
         f"arm={arm}/bucket={bucket}/p.parquet": part.drop(columns="arm")

@@ -131,7 +131,7 @@ def choose(
         bound = better = float("nan")
         if one.moments is not None:
             bound = float(intervals.fieller(one.moments, critical=critical).low)
-            better = _better(one)
+            better = _better(one) if why is None else better
         candidates.append(
             ChoiceCandidate(
                 one.policy, one.lift, bound, better, best.get(one.policy, float("nan")), why

@@ -168,7 +168,7 @@ def _with_partitions(table: pa.Table, inside: Path, path: Path) -> pa.Table:
         text = pa.array([value] * table.num_rows, pa.large_string())
         if name not in table.column_names:
             table = table.append_column(name, text)
-        elif not pc.all(pc.equal(pc.cast(table[name], pa.large_string()), text)).as_py():
+        elif pc.any(pc.not_equal(pc.cast(table[name], pa.large_string()), text)).as_py():
             raise ReportError(
                 f"{path}: column {name!r} has other values than the {value!r} of its folder"
             )

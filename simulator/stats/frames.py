@@ -640,14 +640,17 @@ class _Sheet:
                 with.
         """
         values = self.read[column].values
-        bad = np.flatnonzero(np.isinf(values) if may_miss else ~np.isfinite(values))
-        if len(bad):
+        low, high = values.min(initial=0.0), values.max(initial=0.0)
+        if may_miss and np.isnan(low):
+            low, high = np.fmin.reduce(values, initial=0.0), np.fmax.reduce(values, initial=0.0)
+        if not np.isfinite((low, high)).all():
+            bad = np.flatnonzero(np.isinf(values) if may_miss else ~np.isfinite(values))
             row = int(bad[0])
             raise TableError(
                 f"{self.rows.place(row)}: column {column!r} {self.rows.said(column, row)}; such"
                 f" values: {len(bad):,}; fill them (a user without events has 0) or drop them"
             )
-        largest = float(np.abs(values[~np.isnan(values)]).max(initial=0.0))
+        largest = float(max(-low, high))
         if largest and not SMALLEST <= largest <= LARGEST:
             at = int(np.nanargmax(np.abs(values)))
             raise TableError(

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.products import matmul, pseudo_inverse
+from simulator.stats.accumulate import add_groups, sums_of_heads
 
 Floats = npt.NDArray[np.float64]
 Number = Any
 """A float or an array of floats."""
 
-CHUNK = 1 << 15
+CHUNK = 1 << 13
 """Rows that are centred and multiplied at once: they stay in the processor's cache."""
 
 
@@ -126,37 +127,24 @@ class Sample:
 
 
 class _Sums:
-    """Sums and products of a sample that is read in chunks.
-
-    Values are shifted by the mean of the first chunk before they are squared, so that nothing
-    cancels (Chan, Golub & LeVeque, "Algorithms for computing the sample variance", The American
-    Statistician 1983).
+    """Sums and products of `p` variables in each of `k` groups of units that are read in chunks
+    (`accumulate.add_groups`).
     """
 
-    def __init__(self, p: int) -> None:
-        self.n = 0
-        self.shift: Floats | None = None
-        self.total, self.gram = np.zeros(p), np.zeros((p, p))
+    def __init__(self, p: int, k: int) -> None:
+        self.n = np.zeros(k, dtype=np.int64)
+        self.shift, self.total, self.gram = np.zeros((k, p)), np.zeros((k, p)), np.zeros((k, p, p))
 
-    def add(self, part: Floats) -> None:
-        """Take in a chunk `[p, rows]`, which is overwritten."""
-        if not part.shape[1]:
-            return
-        if self.shift is None:
-            self.shift = part.mean(axis=1, keepdims=True)
-        part -= self.shift
-        self.n += part.shape[1]
-        self.total += part.sum(axis=1)
-        self.gram += matmul(part, part.T)
+    def add(self, part: Floats, group: npt.NDArray[Any]) -> None:
+        """Take in a chunk `[p, rows]`, a row of it in its `group` `[rows]`."""
+        add_groups(part, group, self.n, self.shift, self.total, self.gram)
 
-    def sample(self) -> Sample:
-        if self.shift is None:
-            return Sample(0, np.full_like(self.total, np.nan), np.full_like(self.gram, np.nan))
-        return Sample(
-            self.n,
-            self.shift[:, 0] + self.total / self.n,
-            _covariances(self.n, self.total, self.gram),
-        )
+    def samples(self) -> list[Sample]:
+        """The sample of each group; without any unit its means are NaN."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean = self.shift + self.total / self.n[:, None]
+            cov = _covariances(self.n, self.total, self.gram)
+        return [Sample(int(self.n[g]), mean[g], cov[g]) for g in range(len(mean))]
 
 
 def sample(columns: Sequence[Floats], rows: npt.NDArray[Any] | None = None) -> Sample:
@@ -164,31 +152,29 @@ def sample(columns: Sequence[Floats], rows: npt.NDArray[Any] | None = None) -> S
     over chunks.
     """
     n = len(columns[0]) if rows is None else len(rows)
-    sums, block = _Sums(len(columns)), np.empty((len(columns), min(CHUNK, n)))
+    sums, size = _Sums(len(columns), 1), min(CHUNK, n)
+    block, group = np.empty((len(columns), size)), np.zeros(size, dtype=np.int64)
     for start in range(0, n, CHUNK):
         at = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
-        part = block[:, : min(CHUNK, n - start)]
+        length = min(CHUNK, n - start)
         for i, column in enumerate(columns):
-            part[i] = column[at]
-        sums.add(part)
-    return sums.sample()
+            block[i, :length] = column[at]
+        sums.add(block[:, :length], group[:length])
+    return sums.samples()[0]
 
 
 def samples(columns: Sequence[Floats], group: npt.NDArray[Any], k: int) -> list[Sample]:
     """The samples of the rows of each `group` 0..k-1 (others are left out), all in one pass over
     the columns.
     """
-    sums = [_Sums(len(columns)) for _ in range(k)]
-    block = np.empty((len(columns), CHUNK))
-    for start in range(0, len(group), CHUNK):
-        here = group[start : start + CHUNK]
-        for g in range(k):
-            at = np.flatnonzero(here == g)
-            part = block[:, : len(at)]
-            for i, column in enumerate(columns):
-                part[i] = column[start : start + CHUNK].take(at, mode="clip")
-            sums[g].add(part)
-    return [s.sample() for s in sums]
+    sums, n = _Sums(len(columns), k), len(group)
+    block = np.empty((len(columns), min(CHUNK, n)))
+    for start in range(0, n, CHUNK):
+        length = min(CHUNK, n - start)
+        for i, column in enumerate(columns):
+            block[i, :length] = column[start : start + length]
+        sums.add(block[:, :length], group[start : start + length])
+    return sums.samples()
 
 
 def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
@@ -225,17 +211,16 @@ def split_by(control: Floats, treatment: Floats, heads: npt.NDArray[Any]) -> Mom
     """Moments of split experiments `[R]` on units with known answers `[units]`: where `heads`
     `[R, units]` is 1, the treatment's is seen.
 
-    One matrix product: what the control has is the total less what it has not.
+    What the control has is the total less what it has not.
     """
     c, t = (v - v.mean() for v in (control, treatment))
-    sums = matmul(heads, np.stack([np.ones(len(c)), c, np.square(c), t, np.square(t)], axis=1))
-    m = sums[:, 0]
+    m, sums = sums_of_heads(heads, np.stack([c, np.square(c), t, np.square(t)], axis=1))
     n = len(c) - m
     with np.errstate(divide="ignore", invalid="ignore"):
-        mean_c, mean_t = -sums[:, 1] / n, sums[:, 3] / m
+        mean_c, mean_t = -sums[:, 0] / n, sums[:, 2] / m
         # One unit has no variance: by rounding it would be 0 / 0, or anything over 0.
-        v = ((matmul(c, c) - sums[:, 2]) / n - np.square(mean_c)) / np.where(n > 1, n - 1.0, np.nan)
-        w = (sums[:, 4] / m - np.square(mean_t)) / np.where(m > 1, m - 1.0, np.nan)
+        v = ((matmul(c, c) - sums[:, 1]) / n - np.square(mean_c)) / np.where(n > 1, n - 1.0, np.nan)
+        w = (sums[:, 3] / m - np.square(mean_t)) / np.where(m > 1, m - 1.0, np.nan)
     v, w = np.maximum(v, 0.0), np.maximum(w, 0.0)
     return Moments(
         control.mean() + mean_c,

@@ -353,6 +353,10 @@ def _amounts(column: _Texts) -> tuple[Floats, str]:
     is_amount = np.asarray(pc.is_valid(part)) & np.asarray(
         pc.fill_null(pc.equal(fields["open"], _closing(fields["close"])), False)
     )
+    # `$5%` is neither money nor a share.
+    is_amount &= np.asarray(
+        pc.fill_null(pc.or_(pc.equal(fields["before"], ""), pc.equal(fields["after"], "")), False)
+    )
     if column.share(is_amount) < MOST and not (
         column.share(is_amount) and _absent(column.texts).any()
     ):
