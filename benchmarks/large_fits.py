@@ -1,6 +1,7 @@
 """What fits and search over a million users and items take, beside another revision.
 
     python -m benchmarks.large_fits adam|logger [--before ../before] [--users N] [--items N]
+    python -m benchmarks.large_fits memory [--before ../before] [--users N]
     python -m benchmarks.large_fits index|prompts [--items N]
 
 Each part is computed in a process of its own with one thread, by the code of this checkout and of
@@ -10,6 +11,9 @@ Vectors of items are drawn around 1,000 centres.
 - `adam`: 16 batches of RecGPT's pre-training on 4,096 users with 8 clicks each, of all users.
 - `logger`: the policy that writes the history of a synthetic world, recalling 100 items each for
   ten users who have seen 128; seconds are of one user.
+- `memory`: one short epoch of small networks, and counts, over a log in files of 40 and of 160
+  impressions a user, half of them clicks: how many bytes that no file backs an impression more
+  takes at the peak of the fit.
 - `index`: the exact index over all items, built and opened from its files, with the private memory
   that it then takes.
 - `prompts`: Algorithm 1 for 64 users with 8 clicks each, by all items and by cells (`ivf`), and how
@@ -78,6 +82,74 @@ def logger(users: int, items: int) -> dict[str, Any]:
     seconds = (time.process_time() - start) / 10
     digest = hashlib.sha256(slates.items.tobytes() + slates.scores.tobytes()).hexdigest()
     return {"seconds": seconds, "digest": digest[:12]}
+
+
+MEMORY: dict[str, dict[str, Any]] = {
+    "popularity": {},
+    "itemknn": {},
+    "sasrec": {"width": 8, "length": 8, "blocks": 1, "training": {"epochs": 1, "batch": 1024}},
+    "bpr": {"width": 8, "training": {"epochs": 1, "batch": 1 << 16}},
+    "recgpt": {
+        "shape": {"width": 8, "feedforward": 8, "length": 8},
+        "windows": "last",
+        "pretraining": {"epochs": 1, "batch": 1024},
+        "tuning": {"epochs": 1, "batch": 1024},
+        "prompts": {"source": "exposed"},
+    },
+}
+
+WATCH = """
+import sys, time
+most = 0
+while True:
+    try:
+        lines = open(f"/proc/{sys.argv[1]}/status").read().splitlines()
+    except OSError:
+        break
+    now = max([0, *(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))])
+    if now > most:
+        most = now
+        print(most, flush=True)
+    time.sleep(.002)
+"""
+
+
+def memory(users: int, items: int) -> dict[str, Any]:
+    """Own bytes at the peak of each fit for an impression more, and CPU seconds of all fits."""
+    import tempfile
+
+    from policies.base import Catalogue, Fitting, Sequences
+    from policies.registry import make
+
+    chance, seconds, peaks = np.random.default_rng(0), 0.0, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for each in (8, 40, 160):  # the first compiles
+            n = users * each
+            columns = {
+                "items": chance.integers(1, items + 1, n),
+                "clicked": chance.random(n) < 0.5,
+                "t": np.arange(n) - n,
+                "watch": chance.random(n, dtype=np.float32),
+            }
+            for name, column in columns.items():
+                np.save(f"{folder}/{name}.npy", column)
+            del columns, column
+            files = ("items", "clicked", "t", "watch")
+            flat = [np.load(f"{folder}/{f}.npy", mmap_mode="r").view(np.ndarray) for f in files]
+            offsets, watch_time = np.arange(users + 1) * each, {"watch": flat[3]}
+            log = Sequences(np.arange(users), offsets, *flat[:3], watch_time)
+            for name, params in MEMORY.items():
+                command = [sys.executable, "-c", WATCH, str(os.getpid())]
+                watch = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+                assert watch.stdout is not None
+                before, start = int(watch.stdout.readline()), time.process_time()
+                make(name, params).fit(log, Catalogue(users, items), Fitting(0))
+                seconds += time.process_time() - start
+                watch.terminate()
+                most = max([before, *map(int, watch.stdout.read().split())])
+                peaks[name, each] = 1024 * (most - before)
+    slopes = {name: (peaks[name, 160] - peaks[name, 40]) / (120 * users) for name in MEMORY}
+    return {"seconds": seconds, **slopes}
 
 
 def _vectors(items: int) -> np.ndarray:
@@ -150,7 +222,7 @@ def prompts(users: int, items: int) -> dict[str, Any]:
     return {**figures, "the same": float((found[0] == found[1])[at].mean())}
 
 
-PARTS = {"adam": adam, "logger": logger, "index": index, "prompts": prompts}
+PARTS = {"adam": adam, "logger": logger, "memory": memory, "index": index, "prompts": prompts}
 
 
 def in_checkout(tree: Path, part: str, users: int, items: int) -> dict[str, Any]:
@@ -172,13 +244,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--users", type=int, default=1_000_000)
-    parser.add_argument("--items", type=int, help="1,000,000; of adam 20,000")
+    parser.add_argument("--users", type=int, help="1,000,000; of memory 50,000")
+    parser.add_argument("--items", type=int, help="1,000,000; of adam 20,000, of memory 500")
     parser.add_argument("--before", type=Path, help="checkout of another revision")
     parser.add_argument("--one", action="store_true", help="here, as JSON")
     options = parser.parse_args()
-    if options.items is None:
-        options.items = 20_000 if options.part == "adam" else 1_000_000
+    users, items = {"adam": (10**6, 20_000), "memory": (50_000, 500)}.get(
+        options.part, (10**6, 10**6)
+    )
+    options.users, options.items = options.users or users, options.items or items
     if options.one:
         import torch
 

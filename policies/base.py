@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from policies.context import is_of_request, log_column, past_of, union
 from policies.staging import staging_of
+from policies.stretches import Pile, stretches
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -220,16 +221,34 @@ class Sequences:
         return self.where(self.clicked)
 
     def where(self, keep: BoolArray) -> Sequences:
-        """The impressions where `keep` `[N]`; users keep their rows, also empty ones."""
-        kept = np.flatnonzero(keep)
-        return Sequences(
-            self.user,
-            np.searchsorted(kept, self.offsets).astype(np.int64),
-            self.items[kept],
-            self.clicked[kept],
-            self.t[kept],
-            {name: column[kept] for name, column in self.columns.items()},
-        )
+        """The impressions where `keep` `[N]`; users keep their rows, also empty ones. Where these
+        are many, they lie in files (`policies.stretches`).
+        """
+        flat = {"items": self.items, "clicked": self.clicked, "t": self.t}
+        piles = {name: Pile() for name in (*flat, *self.columns)}
+        offsets, n_kept = np.zeros_like(self.offsets), 0
+        for users, rows in stretches(self.offsets):
+            kept = np.flatnonzero(keep[rows])
+            ends = self.offsets[users.start + 1 : users.stop + 1] - rows.start
+            offsets[users.start + 1 : users.stop + 1] = n_kept + np.searchsorted(kept, ends)
+            n_kept += len(kept)
+            for name, column in (*flat.items(), *self.columns.items()):
+                piles[name].add(column[rows][kept])
+        columns = {name: pile.array() for name, pile in piles.items()}
+        items, clicked, t = (columns.pop(name) for name in flat)
+        return Sequences(self.user, offsets, items, clicked, t, columns)
+
+    def stretches(self) -> Iterator[Sequences]:
+        """The log some users at a time, as views: for counts over a log larger than memory."""
+        for users, rows in stretches(self.offsets):
+            yield Sequences(
+                self.user[users],
+                self.offsets[users.start : users.stop + 1] - rows.start,
+                self.items[rows],
+                self.clicked[rows],
+                self.t[rows],
+                {name: column[rows] for name, column in self.columns.items()},
+            )
 
     def last(self, length: int, context: Iterable[str] = ()) -> Histories:
         """The last `length` impressions of each user as requests, `[U, length]`; `step` is 0.

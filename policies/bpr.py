@@ -44,13 +44,12 @@ class Clicks:
     """
 
     def __init__(self, clicks: Sequences) -> None:
-        self.row = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
-        self.lengths = self.targets = np.ones(len(self.row), dtype=np.int64)
+        self.lengths = self.targets = np.ones(len(clicks.items), dtype=np.int64)
         self._clicks = clicks
 
     def batch(self, index: IntArray, device: str) -> Batch:
         """The clicks at `index`; `targets` is `[B, 1]`."""
-        row = self.row[index]
+        row = np.searchsorted(self._clicks.offsets, index, side="right") - 1
         arrays = (
             np.zeros((len(index), 0), dtype=np.int64),
             self._clicks.items[index][:, None],

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from policies.base import Catalogue, Fitting, FloatArray, Histories, IntArray, Sequences
 from policies.elementary import logs, powers
+from policies.popularity import clicks_of_items
 from policies.scored import Scored
 
 
@@ -50,8 +51,7 @@ class ContentBased(Scored):
         Raises:
             ValueError: the catalogue has no such column, or none that is categorical.
         """
-        clicks = sequences.clicks().items
-        self.clicks_ = np.bincount(clicks, minlength=catalogue.n_items + 1)
+        self.clicks_ = clicks_of_items(sequences, catalogue.n_items)
         return self._described(catalogue)
 
     def admit(self, catalogue: Catalogue, new: IntArray, t: int) -> Self:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from policies.base import Catalogue, DoubleArray, Fitting, FloatArray, Histories, Sequences
-from policies.elementary import exp2s, exps
+from policies.elementary import exps
+from policies.popularity import weighted_clicks
 from policies.products import matmul
 from policies.scored import Scored
 from policies.time import DAY, HOUR
@@ -46,12 +47,9 @@ class Hourly(Scored):
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Count clicks by hour."""
-        clicks = sequences.clicks()
-        weight = np.ones(len(clicks.items))
-        if self.half_life and len(clicks.items):
-            weight = exp2s(-(clicks.t.max() - clicks.t) / DAY / self.half_life)
         counts = np.zeros((HOURS, catalogue.n_items + 1))
-        np.add.at(counts, (hour_of(clicks.t), clicks.items), weight)
+        for clicks, weight in weighted_clicks(sequences, self.half_life):
+            np.add.at(counts, (hour_of(clicks.t), clicks.items), weight)
         near = matmul(_kernel(self.spread), counts)
         share = counts.sum(axis=0) / max(counts.sum(), 1.0)
         self.counts_ = (near + self.shrink * share).astype(np.float32)

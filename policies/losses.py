@@ -7,10 +7,13 @@ positions only, never padding.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -18,6 +21,7 @@ from torch.nn import functional
 
 from policies.base import Params, Sequences
 from policies.operators import GRAIN, LARGE, is_large, lookup, outer_sum, product
+from policies.stretches import collected, stretches
 
 Kind = Literal["bce", "softmax", "sampled", "gbce", "bpr", "top1"]
 
@@ -261,8 +265,7 @@ class Objective:
 
     def __init__(self, loss: Loss, sequences: Sequences, n_items: int, device: str = "cpu") -> None:
         self.loss, self.n_items = loss, n_items
-        row = np.repeat(np.arange(len(sequences)), np.diff(sequences.offsets))
-        self._own = torch.from_numpy(np.unique(row * (n_items + 1) + sequences.items)).to(device)
+        self._sequences, self._device = sequences, device
         clicks = np.bincount(sequences.items, minlength=n_items + 1).astype(np.float64)
         weight = (clicks + 1 if loss.sampler == "popularity" else np.ones(n_items + 1)) * (
             np.arange(n_items + 1) > 0
@@ -271,6 +274,21 @@ class Objective:
         self._log_q = (
             torch.from_numpy(np.log(np.maximum(weight, 1e-30) / weight.sum())).float().to(device)
         )
+
+    @cached_property
+    def _own(self) -> Tensor:
+        """What each user owns, as row * (n_items + 1) + item, ascending: for losses whose negatives
+        are outside of it.
+        """
+        log = self._sequences
+
+        def keys() -> Iterator[npt.NDArray[np.int64]]:
+            for users, rows in stretches(log.offsets):
+                n = np.diff(log.offsets[users.start : users.stop + 1])
+                row = np.repeat(np.arange(users.start, users.stop), n)
+                yield np.unique(row * (self.n_items + 1) + log.items[rows])
+
+        return torch.from_numpy(collected(keys())).to(self._device)
 
     def __call__(self, hidden: Tensor, vectors: Tensor, target: Tensor, row: Tensor) -> Tensor:
         """The mean loss of positions `hidden` `[P, d]` whose next item is `target` `[P]`, of users

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -144,12 +144,9 @@ class Popularity(Policy):
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Count clicks."""
-        clicks = sequences.clicks()
-        weight = np.ones(len(clicks.items))
-        if self.half_life and len(clicks.items):
-            age = (clicks.t.max() - clicks.t) / DAY
-            weight = exp2s(-age / self.half_life)
-        counts = np.bincount(clicks.items, weight, minlength=catalogue.n_items + 1)
+        counts = np.zeros(catalogue.n_items + 1)
+        for clicks, weight in weighted_clicks(sequences, self.half_life):
+            np.add.at(counts, clicks.items, weight)
         self.counts_ = counts.astype(np.float32)
         return self
 
@@ -221,6 +218,32 @@ class Newest(Policy):
         """Take over when each item was uploaded."""
         self.uploaded_ = np.asarray(state["uploaded"], dtype=np.float64)
         return self
+
+
+def clicks_of_items(sequences: Sequences, n_items: int) -> IntArray:
+    """The clicks of each item, `[n_items + 1]`."""
+    counts = np.zeros(n_items + 1, dtype=np.int64)
+    for part in sequences.stretches():
+        counts += np.bincount(part.items[part.clicked], minlength=len(counts))
+    return counts
+
+
+def weighted_clicks(
+    sequences: Sequences, half_life: float
+) -> Iterator[tuple[Sequences, DoubleArray]]:
+    """The clicks of a log, some users at a time, and the weight 2^(-age / half_life) of each, whose
+    age is in days before the last click of all; a `half_life` of 0: 1.
+    """
+    now = 0
+    if half_life:
+        parts = (part.t[part.clicked] for part in sequences.stretches())
+        now = max((int(t.max()) for t in parts if len(t)), default=0)
+    for part in sequences.stretches():
+        clicks = part.clicks()
+        weight = np.ones(len(clicks.items))
+        if half_life:
+            weight = exp2s(-((now - clicks.t) / DAY) / half_life)
+        yield clicks, weight
 
 
 def same_for_all(scores: FloatArray, histories: Histories, k: int) -> Slates:

@@ -74,13 +74,13 @@ class Windows:
         self.end, self.targets = clicks.offsets[1:][self.row] - after, self.lengths
         self._clicks = clicks
 
-    def batch(self, index: IntArray, device: str) -> Batch:
-        """The windows at `index`, padded to the longest of them."""
+    def batch(self, index: IntArray, device: str, width: int | None = None) -> Batch:
+        """The windows at `index`, padded to the longest of them or to `width`."""
         items, end, n = self._clicks.items, self.end[index], self.lengths[index]
         row = self.row[index]
         arrays = (
-            right_aligned(items, end - 1, n),
-            right_aligned(items, end, n),
+            right_aligned(items, end - 1, n, width),
+            right_aligned(items, end, n, width),
             row,
             self._clicks.user[row] + 1,
         )

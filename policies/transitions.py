@@ -64,25 +64,28 @@ class Transitions(Scored):
         """Count pairs of items of one user, and pairs of neighbouring clicks."""
         from scipy import sparse
 
-        clicks = sequences.clicks()
         size = catalogue.n_items + 1
-        row = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
-        owns = sparse.csr_array(
-            (np.ones(len(row), np.float32), (row, clicks.items)), shape=(max(len(clicks), 1), size)
-        )
-        owns.data[:] = 1
-        together = sparse.csr_array(owns.T @ owns)
+        together = moves = sparse.csr_array((size, size), dtype=np.float32)
+        n_before = np.zeros(size, dtype=np.int64)
+        for part in sequences.stretches():
+            clicks = part.clicks()
+            row = np.repeat(np.arange(len(clicks)), np.diff(clicks.offsets))
+            owns = sparse.csr_array(
+                (np.ones(len(row), np.float32), (row, clicks.items)),
+                shape=(max(len(clicks), 1), size),
+            )
+            owns.data[:] = 1
+            together = together + sparse.csr_array(owns.T @ owns)
+            follows = row[1:] == row[:-1]
+            before, after = clicks.items[:-1][follows], clicks.items[1:][follows]
+            ones = np.ones(len(before), np.float32)
+            moves = moves + sparse.csr_array((ones, (before, after)), shape=(size, size))
+            n_before += np.bincount(before, minlength=size)
         users = together.diagonal()
         together.setdiag(0)
         together.eliminate_zeros()
         left = np.repeat(np.arange(size), np.diff(together.indptr))
         together.data /= np.sqrt(users[left] * users[together.indices]) + self.shrink
-        follows = row[1:] == row[:-1]
-        before, after = clicks.items[:-1][follows], clicks.items[1:][follows]
-        moves = sparse.csr_array(
-            (np.ones(len(before), np.float32), (before, after)), shape=(size, size)
-        )
-        n_before = np.bincount(before, minlength=size)
         of_each = np.repeat(n_before, np.diff(moves.indptr)).astype(np.float32)
         moves.data /= of_each + self.shrink
         self._take(_strongest(together, self.neighbours), moves)

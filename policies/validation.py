@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import DoubleArray, Histories, IntArray, Sequences, right_aligned
+from policies.base import BoolArray, DoubleArray, Histories, IntArray, Sequences, right_aligned
 from policies.elementary import logs2
+from policies.stretches import collected, stretches
 
 ROWS = 1024
 """Users that are asked for at once."""
@@ -49,13 +50,20 @@ class LastClicks:
             shortest_first: order the users by the length of their history, so that blocks are no
                 wider than need be; else they stand in the order of `sequences`.
         """
-        n_clicks = np.diff(sequences.clicks().offsets)
-        clicked = np.flatnonzero(sequences.clicked)
-        has_clicks = n_clicks > 0
-        last = np.full(len(sequences), -1)
-        last[has_clicks] = clicked[np.cumsum(n_clicks)[has_clicks] - 1]
-        last_of_row = np.repeat(last, np.diff(sequences.offsets))
-        self.history = sequences.where(np.arange(len(sequences.items)) < last_of_row)
+        last, n_clicks = np.full(len(sequences), -1), np.zeros(len(sequences), dtype=np.int64)
+
+        def is_before_last() -> Iterator[BoolArray]:
+            for users, rows in stretches(sequences.offsets):
+                offsets = sequences.offsets[users.start : users.stop + 1]
+                clicked = np.flatnonzero(sequences.clicked[rows]) + rows.start
+                ends = np.searchsorted(clicked, offsets)
+                n_clicks[users] = np.diff(ends)
+                has_clicks = n_clicks[users] > 0
+                last[users][has_clicks] = clicked[ends[1:][has_clicks] - 1]
+                row = np.arange(rows.start, rows.stop)
+                yield row < np.repeat(last[users], np.diff(offsets))
+
+        self.history = sequences.where(collected(is_before_last()))
         rows = np.flatnonzero(n_clicks >= 2)
         if len(rows) > most:
             rows = np.random.default_rng([seed, len(rows)]).choice(rows, most, replace=False)

@@ -31,6 +31,7 @@ from policies.blocks import ROWS, one_thread
 from policies.continuation import Chosen, Continuation, Continued
 from policies.losses import Loss, Objective
 from policies.mixture import Mixture, TransitionCounts
+from policies.popularity import clicks_of_items
 from policies.retrieval import Exact, Index, Search, shares
 from policies.train import Training
 from policies.vectors import NetworkPolicy, load_weights, weights_of
@@ -138,8 +139,7 @@ class PreTrain(NetworkPolicy):
         self.mixture_: Mixture | None = None
         validation = self._validation(sequences, self.pretraining.sample, fitting.seed)
         log = self._log(sequences, validation)
-        clicks = np.bincount(log.items[log.clicked], minlength=catalogue.n_items + 1)
-        self.clicks_ = clicks.astype(np.float32)
+        self.clicks_ = clicks_of_items(log, catalogue.n_items).astype(np.float32)
         if self.counts is not None:
             self.mixture_ = Mixture(self.counts, 1.0).fit(log, catalogue, fitting)
         self._train(network, sequences, validation, fitting)
@@ -183,14 +183,15 @@ class PreTrain(NetworkPolicy):
         log, n_items = self._log(sequences, validation), len(self.clicks_) - 1
         if self.start == "spectral":
             network.place(*spectral(log, n_items, self.shape.width, fitting.seed))
-        objective = Objective(self.pretraining_loss, log.clicks(), n_items, fitting.device)
+        clicks = log.clicks()
+        objective = Objective(self.pretraining_loss, clicks, n_items, fitting.device)
         validate = None
         if self.pretraining.patience and len(validation):
             walk = Walk(network, "items", False, self.clicks_, self.mixture_)
             read = partial(recent, window=0, length=self.shape.length)
             validate = validation.ndcg_of(walk, read, once=True)
         with one_thread():
-            pretrain(network, log, objective, self.pretraining, fitting, self.windows, validate)
+            pretrain(network, clicks, objective, self.pretraining, fitting, self.windows, validate)
 
     # Serving
 

@@ -25,6 +25,7 @@ from policies.base import (
 )
 from policies.jit import njit
 from policies.retrieval import Index, Search
+from policies.stretches import Pile, collected, stretches
 from recgpt.model import GENERATED, GPT, REAL, Layer
 
 ROWS = 512
@@ -136,45 +137,51 @@ class Dialogues:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
-    def segments(self) -> IntArray:
-        """`[N]` REAL or GENERATED."""
-        return np.where(self.prompt, GENERATED, REAL)
-
     def following(self) -> IntArray:
         """The next real item after every token, prompts too, `[N]`; 0 after the user's last
         item.
         """
-        at = np.flatnonzero(~self.prompt)
-        after = np.searchsorted(at, np.arange(len(self.tokens)), side="right")
-        end = np.repeat(self.offsets[1:], np.diff(self.offsets))
-        at = np.append(at, len(self.tokens))
-        return np.where(at[after] < end, np.append(self.tokens, 0)[at[after]], 0)
+        return collected(self._following(*some) for some in stretches(self.offsets))
+
+    def _following(self, users: slice, places: slice) -> IntArray:
+        tokens = self.tokens[places]
+        at = np.flatnonzero(~self.prompt[places])
+        after = np.searchsorted(at, np.arange(len(tokens)), side="right")
+        ends = self.offsets[users.start + 1 : users.stop + 1] - places.start
+        end = np.repeat(ends, np.diff(ends, prepend=0))
+        at = np.append(at, len(tokens))
+        return np.where(at[after] < end, np.append(tokens, 0)[at[after]], 0)
 
     def last(self, length: int) -> tuple[IntArray, IntArray]:
         """The last `length` tokens of every user and their segments, `[U, length]`,
         right-aligned.
         """
-        n = np.diff(self.offsets)
-        return right_aligned(self.tokens, self.offsets[1:], n, length), right_aligned(
-            self.segments, self.offsets[1:], n, length
-        )
+        end, n = self.offsets[1:], np.diff(self.offsets)
+        tokens, prompt = (right_aligned(a, end, n, length) for a in (self.tokens, self.prompt))
+        return tokens, np.where(prompt, GENERATED, REAL)
 
 
 def interleave(offsets: IntArray, items: IntArray, prompts: IntArray) -> Dialogues:
     """`s* = v1, p(2,1..K), v2, p(3,1..K), v3, ...` of ragged `items` `[N]` and the `prompts`
     `[N, K]` before each (0 = none).
     """
-    block = np.concatenate([prompts, items[:, None]], axis=1)
-    held = block != 0
-    running = np.concatenate(([0], np.cumsum(held.sum(axis=1))))
-    following = np.append(items[1:], 0)
-    following[offsets[1:][np.diff(offsets) > 0] - 1] = 0
-    target = np.zeros_like(block)
-    target[:, -1] = following
-    prompt = np.ones_like(held)
-    prompt[:, -1] = False
-    return Dialogues(running[offsets].astype(np.int64), block[held], prompt[held], target[held])
+    starts, columns = np.zeros_like(offsets), [Pile() for _ in range(3)]
+    for users, rows in stretches(offsets):
+        block = np.concatenate([prompts[rows], items[rows, None]], axis=1)
+        held = block != 0
+        running = np.concatenate(([0], np.cumsum(held.sum(axis=1))))
+        ends = offsets[users.start + 1 : users.stop + 1] - rows.start
+        starts[users.start + 1 : users.stop + 1] = starts[users.start] + running[ends]
+        following = np.append(items[rows][1:], 0)
+        following[ends[np.diff(ends, prepend=0) > 0] - 1] = 0
+        target = np.zeros_like(block)
+        target[:, -1] = following
+        prompt = np.ones_like(held)
+        prompt[:, -1] = False
+        for column, values in zip(columns, (block, prompt, target), strict=True):
+            column.add(values[held])
+    tokens, is_prompt, targets = (column.array() for column in columns)
+    return Dialogues(starts, tokens, is_prompt, targets)
 
 
 def exposures(sequences: Sequences, window: int) -> tuple[Sequences, IntArray]:
@@ -190,12 +197,16 @@ def exposures(sequences: Sequences, window: int) -> tuple[Sequences, IntArray]:
         user's first click have no item that they follow, those after the last click none that
         answers them: neither are prompts.
     """
+    return sequences.clicks(), collected(_exposures(p, window) for p in sequences.stretches())
+
+
+def _exposures(sequences: Sequences, window: int) -> IntArray:
+    """The prompts of `exposures`."""
     n = len(sequences.items)
-    clicks = sequences.clicks()
     at = np.flatnonzero(sequences.clicked)
     prompts = np.zeros((len(at), window), dtype=np.int64)
     if n == 0 or window == 0 or len(at) == 0:
-        return clicks, prompts
+        return prompts
     which: IntArray = (
         np.cumsum(sequences.clicked) - sequences.clicked
     )  # index among all clicks of the next click at or after each impression
@@ -203,12 +214,12 @@ def exposures(sequences: Sequences, window: int) -> tuple[Sequences, IntArray]:
     distance = at[np.minimum(which, len(at) - 1)] - np.arange(n)
     keep = ~sequences.clicked & (which < len(at)) & (distance <= window)
     keep[keep] = user[keep] == user[at[which[keep]]]
-    keep[keep] = which[keep] > clicks.offsets[user[keep]]
+    keep[keep] = which[keep] > np.searchsorted(at, sequences.offsets)[user[keep]]
     source = np.flatnonzero(keep)
     slot: IntArray = which[source]
     first = np.searchsorted(slot, slot)
     prompts[slot, np.arange(len(slot)) - first] = sequences.items[source]
-    return clicks, prompts
+    return prompts
 
 
 def recent(histories: Histories, window: int, length: int) -> tuple[IntArray, IntArray]:
@@ -272,7 +283,10 @@ def converse(
     """
     if source == "model" or prompts.between == 0:
         clicks = sequences.clicks()
-        exposed = np.zeros((len(clicks.items), prompts.between), dtype=np.int64)
+        exposed = collected(
+            np.zeros((rows.stop - rows.start, prompts.between), dtype=np.int64)
+            for _, rows in stretches(clicks.offsets)
+        )
     else:
         clicks, exposed = exposures(sequences, prompts.between)
     if source != "exposed":
@@ -317,7 +331,7 @@ def generate(
         `[N, K]`; rows of a user's first item, and of items older than the last `length`, stay as
         they were.
     """
-    filled = exposed.copy()
+    filled = collected(exposed[rows] for _, rows in stretches(clicks.offsets))
     if exposed.shape[1] == 0:
         return filled
     n_clicks = np.diff(clicks.offsets)

@@ -14,10 +14,11 @@ from torch import Tensor
 from policies.base import Fitting, IntArray, Sequences, right_aligned
 from policies.losses import Objective
 from policies.retrieval import Index
-from policies.sequence import pieces
+from policies.sequence import Windows, pieces
+from policies.stretches import stretches
 from policies.train import Training, TrainingState, train
-from recgpt.model import GENERATED, GPT, Layer
-from recgpt.prompts import Dialogues, Prompts, PromptSearch, Talk, converse, interleave
+from recgpt.model import GENERATED, GPT, REAL, Layer
+from recgpt.prompts import Dialogues, Prompts, PromptSearch, Talk, converse
 from recgpt.rows import hidden_at
 
 
@@ -49,17 +50,21 @@ class Lessons:
         self.dialogues = dialogues
         self._users, self._length = users, length
         self._target = dialogues.following() if everywhere else dialogues.target
-        places = np.flatnonzero(self._target)
-        begin, end = dialogues.offsets[:-1], dialogues.offsets[1:]
-        last = begin - 1
-        if len(places):
-            last = places[np.maximum(np.searchsorted(places, end) - 1, 0)]
-        has_target = (last >= begin) & (last < end)
-        size = np.where(has_target, last + 1 - begin, 0)
+        begin, size = dialogues.offsets[:-1], np.zeros(len(dialogues), dtype=np.int64)
+        for some, place in stretches(dialogues.offsets):
+            places = np.flatnonzero(self._target[place]) + place.start
+            count = np.searchsorted(places, dialogues.offsets[some.start : some.stop + 1])
+            has_target = np.diff(count) > 0
+            last = places[count[1:][has_target] - 1]
+            size[some][has_target] = last + 1 - begin[some][has_target]
         self.row, after, self.lengths = pieces(size, length, cut)
         self._end = (begin + size)[self.row] - after
-        running = np.concatenate(([0], np.cumsum(self._target != 0)))
-        self.targets = running[self._end] - running[self._end - self.lengths]
+        self.targets = np.zeros_like(self.lengths)
+        for some, place in stretches(dialogues.offsets):
+            mine = slice(*np.searchsorted(self.row, (some.start, some.stop)))
+            running = np.concatenate(([0], np.cumsum(self._target[place] != 0)))
+            end = self._end[mine] - place.start
+            self.targets[mine] = running[end] - running[end - self.lengths[mine]]
 
     def batch(self, index: IntArray, full: bool, device: str) -> tuple[Tensor, ...]:
         """Tokens, segments, targets `[B, L]`, rows and users `[B]` of the windows at `index`; L is
@@ -67,9 +72,10 @@ class Lessons:
         """
         row, end, n = self.row[index], self._end[index], self.lengths[index]
         width = self._length if full else None
-        columns = self.dialogues.tokens, self.dialogues.segments, self._target
-        arrays = [right_aligned(column, end, n, width) for column in columns]
-        arrays += [row, self._users[row]]
+        columns = self.dialogues.tokens, self.dialogues.prompt, self._target
+        tokens, prompt, target = (right_aligned(column, end, n, width) for column in columns)
+        segments = np.where(prompt, GENERATED, REAL)
+        arrays = tokens, segments, target, row, self._users[row]
         return tuple(torch.from_numpy(array).to(device) for array in arrays)
 
 
@@ -89,7 +95,7 @@ def mean_loss(
 
 def pretrain(
     model: GPT,
-    log: Sequences,
+    clicks: Sequences,
     objective: Objective,
     training: Training,
     fitting: Fitting,
@@ -97,25 +103,23 @@ def pretrain(
     validate: Callable[[], float] | None,
 ) -> None:
     """Next-item prediction on the clicks alone, from the item embedding (eq. 4), in place."""
-    clicks = log.clicks()
-    no_prompts = np.zeros((len(clicks.items), 0), dtype=np.int64)
-    plain = interleave(clicks.offsets, clicks.items, no_prompts)
-    lessons = Lessons(clicks.user, plain, model.shape.length, cut, False)
+    windows = Windows(clicks, model.shape.length, cut)
+    width = None if model.shape.masked else model.shape.length
 
     def step(index: IntArray) -> Tensor:
-        full = not model.shape.masked
-        tokens, _, targets, row, users = lessons.batch(index, full, fitting.device)
-        return mean_loss(objective, model, "items", (tokens, None, targets, row, users))
+        batch = windows.batch(index, fitting.device, width)
+        lesson = batch.items, None, batch.targets, batch.row, batch.user - 1
+        return mean_loss(objective, model, "items", lesson)
 
     train(
         model,
         step,
-        lessons.lengths,
+        windows.lengths,
         training,
         fitting,
         stage="pre-train",
         validate=validate,
-        targets=lessons.targets,
+        targets=windows.targets,
     )
     model.start_output()
 

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from policies.base import BoolArray, IntArray, Sequences
 from policies.streams import Purpose, philox, uniform
+from policies.stretches import collected
 from simulator.config.section import ConfigSection
 
 MOST = 255
@@ -102,7 +103,8 @@ class FitsSpec(ConfigSection):
         is_learned = self.learned_from(seed, n_users)
         if is_learned is None:
             return log
-        return log.where(np.repeat(is_learned[log.user], np.diff(log.offsets)))
+        each = (np.repeat(is_learned[p.user], np.diff(p.offsets)) for p in log.stretches())
+        return log.where(collected(each))
 
 
 def as_section(value: Any) -> Any:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from policies.base import Catalogue, DoubleArray, FloatArray, Histories, IntArray, Sequences
 from policies.elementary import exps, logs, logs1p
 from policies.products import matmul, solve
+from policies.stretches import collected, stretches
 
 Array = npt.NDArray[Any]
 
@@ -95,10 +96,15 @@ class Ranker:
             weight: `serving.ranking.watch_weight`.
         """
         author, tag = (_groups(catalogue, name) for name in ("author", "tag"))
-        cut = np.quantile(history.t, 2 / 3) if len(history.t) else 0
-        early = _static(history.where(history.t < cut), catalogue, author, tag)
+        cut = 0
+        if len(history.t):
+            times = collected(part.t for part in history.stretches())
+            cut = np.quantile(times, 2 / 3, overwrite_input=True)
+        is_early = collected(part.t < cut for part in history.stretches())
+        early = _static(history.where(is_early), catalogue, author, tag)
         rate = _rate(history.clicked.sum(), len(history.clicked), 0.5)
-        rows = np.flatnonzero(history.t >= cut)
+        some = (rows for _, rows in stretches(history.offsets))
+        rows = collected(rows.start + np.flatnonzero(~is_early[rows]) for rows in some)
         if len(rows) > MAX_ROWS:
             rows = rows[np.linspace(0, len(rows) - 1, MAX_ROWS).astype(np.int64)]
         x = _training_features(history, rows, window, early, author, tag, rate)
@@ -240,16 +246,17 @@ def _rate(clicks: Any, shown: Any, prior: Any) -> Any:
 def _static(log: Sequences, catalogue: Catalogue, author: IntArray, tag: IntArray) -> DoubleArray:
     """The STATIC features of every item, `[n_items + 1, len(STATIC)]`."""
     n = catalogue.n_items + 1
-    shown = np.bincount(log.items, minlength=n).astype(np.float64)
-    clicks = np.bincount(log.items, weights=log.clicked, minlength=n)
+    shown, clicks, watched, watches = np.zeros((4, n))
+    for part in log.stretches():
+        shown += np.bincount(part.items, minlength=n)
+        clicks += np.bincount(part.items[part.clicked], minlength=n)
+        seconds = part.columns.get("watch")
+        if seconds is not None:
+            is_known = np.isfinite(seconds)
+            items = part.items[is_known]
+            np.add.at(watched, items, logs1p(seconds[is_known].astype(np.float64)))
+            watches += np.bincount(items, minlength=n)
     overall = float(_rate(clicks.sum(), shown.sum(), 0.5))
-    seconds = log.columns.get("watch")
-    known = (
-        np.isfinite(seconds) if seconds is not None else np.zeros(len(log.items), dtype=np.bool_)
-    )
-    logs = logs1p(np.where(known, seconds if seconds is not None else 0.0, 0.0).astype(np.float64))
-    watched = np.bincount(log.items, weights=logs, minlength=n)
-    watches = np.bincount(log.items, weights=known, minlength=n)
     mean_watch = float(watched.sum() / max(watches.sum(), 1))
     by_author = _rate(_sum_by(author, clicks), _sum_by(author, shown), overall)
     by_tag = _rate(_sum_by(tag, clicks), _sum_by(tag, shown), overall)
@@ -301,7 +308,7 @@ def _training_features(
     """
     from simulator.serving import features
 
-    starts = np.repeat(history.offsets[:-1], np.diff(history.offsets))[rows]
+    starts = history.offsets[np.searchsorted(history.offsets, rows, side="right") - 1]
     out = np.empty((len(rows), len(STATIC) + len(DYNAMIC)))
     groups = np.stack([tag, author])
     features.logged(
