@@ -649,9 +649,27 @@ def test_claims_and_ahead_by_the_command(
         assert 0 < next(row["control"] for row in rows if row["metric"] == metric) < 1
     assert all(row["users"] == 60 for row in rows)
     assert pq.read_table(tmp_path / "ahead-paper.parquet").num_rows == 4
+    assert all(row["seeds_low"] <= row["difference"] <= row["seeds_high"] for row in rows)
+    assert {row["better_tuned"] for row in rows} <= {0, 1, 2}
     ran = CliRunner().invoke(main, ["reproduce", "ahead", *common, "--models", "small,SASRec"])
     assert ran.exit_code == 2
     assert "but SASRec has one step only; there are Pre-train, RecGPT K=0" in ran.output
+
+
+def test_ahead_compares_steps_of_a_network_and_the_systems_of_claims() -> None:
+    best = [FAMILIES[name] for name in ("Best pre-train", "Best fine-tuning", "Best RecGPT")]
+    pairs = [(claim.worse, claim.better) for claim in ahead.asked(best)]
+    assert len({frozenset(pair) for pair in pairs}) == len(pairs)
+    for pair in (
+        ("Best pre-train", "Best fine-tuning"),
+        ("Best fine-tuning", "Best RecGPT 10_0"),
+        ("Best RecGPT 10_0", "Best RecGPT marginal"),
+        ("Best RecGPT 9_1", "Best RecGPT marginal"),
+        ("Best pre-train", "Best pre-train marginal"),
+    ):
+        assert pair in pairs
+    with pytest.raises(ReproduceError, match="but Best fine-tuning has one step only"):
+        ahead.asked(best[1:2])
 
 
 def test_one_seed_has_no_interval_and_equal_users_no_test() -> None:

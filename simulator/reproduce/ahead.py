@@ -1,9 +1,11 @@
 """What a slate finds of a user's next several clicks, how novel and diverse it is: what the paper
-argues two-step recall for (4.4).
+argues two-step recall for (4.4), asked of its steps and of the systems of its claims.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,9 @@ import numpy.typing as npt
 from policies.base import Progress
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import HISTORY
-from simulator.reproduce.claims import Answer, Claim, Fits, answer, corrected
+from simulator.reproduce.claims import CLAIMS, Answer, Claim, Fits, answer, corrected
 from simulator.reproduce.experiment import ExperimentPlan, Floats, ReproduceError
-from simulator.reproduce.systems import FAMILIES
+from simulator.reproduce.systems import FAMILIES, Family
 from simulator.stats.moments import paired
 
 AHEAD = 3
@@ -62,47 +64,63 @@ def measures(log: EventLog, ahead: int = AHEAD) -> dict[str, dict[str, Floats]]:
     return by_arm
 
 
-def answers(plan: ExperimentPlan, progress: Progress, workers: int) -> list[Answer]:
-    """Two steps against one, m:n by m:n, for every family of the plan; run now what was not run
-    before.
+def asked(families: Sequence[Family]) -> list[Claim]:
+    """What is compared: within every family with two steps each system with the first one, and the
+    two systems of every claim of `CLAIMS` that are among those of the families.
 
     Raises:
-        ReproduceError: a family that recalls in one way only, before anything is run.
+        ReproduceError: a family of which nothing is compared.
     """
-    for asked in plan.families:
-        if not asked.has_steps:
+    pairs: dict[frozenset[str], Claim] = {}
+    for family in families:
+        if family.has_steps:
+            one, *others = family.systems()
+            for other in others:
+                pairs[frozenset((one, other))] = Claim(f"{family.name}: two steps", one, other)
+    systems = {system for family in families for system in family.systems()}
+    for claim in CLAIMS:
+        pair = frozenset((claim.worse, claim.better))
+        if pair <= systems:
+            pairs.setdefault(pair, claim)
+    compared = frozenset().union(*pairs)
+    for family in families:
+        if compared.isdisjoint(family.systems()):
             several = ", ".join(name for name, each in FAMILIES.items() if each.has_steps)
             raise ReproduceError(
-                f"ahead compares two steps of a network with one, but {asked.name} has one step"
-                f" only; there are {several}"
+                "ahead compares two steps of a network with one, and systems of the paper's claims"
+                f" that are asked for together, but {family.name} has one step only; there are"
+                f" {several}"
             )
-    measured: dict[tuple[str, str], list[dict[str, dict[str, Floats]]]] = {}
+    return list(pairs.values())
+
+
+def answers(plan: ExperimentPlan, progress: Progress, workers: int) -> list[Answer]:
+    """What is `asked` of the families of the plan, each user's value averaged over the seeds; run
+    now what was not run before.
+
+    Raises:
+        ReproduceError: a family of which nothing is compared, before anything is run.
+    """
+    claims = asked(plan.families)
+    measured: dict[tuple[str, str], list[dict[str, Floats]]] = {}
+    tuned: dict[tuple[str, str], int | None] = {}
     for experiment in plan.finish(progress, workers):
         log = EventLog.open(experiment.folder(plan.out) / "log")
-        measured.setdefault((experiment.dataset.name, experiment.family.name), []).append(
-            measures(log, plan.ahead)
-        )
+        epochs = experiment.tuned(plan.out)
+        for system, found in measures(log, plan.ahead).items():
+            key = experiment.dataset.name, system
+            measured.setdefault(key, []).append(found)
+            tuned[key] = None if epochs is None else (tuned.get(key) or 0) + (epochs != (0,))
     rows = []
-    for (dataset, family), seeds in measured.items():
-        one, *others = FAMILIES[family].systems()
-        means = {
-            arm: {
-                metric: np.mean([seed[arm][metric] for seed in seeds], axis=0) for metric in METRICS
-            }
-            for arm in seeds[0]
-        }
-        for other in others:
-            claim = Claim(f"{family}: two steps", one, other)
-            rows += [
-                answer(
-                    dataset,
-                    claim,
-                    metric,
-                    paired(means[one][metric], means[other][metric]),
-                    Fits(len(seeds)),
-                )
-                for metric in METRICS
-            ]
+    for dataset, claim in product((dataset.name for dataset in plan.datasets), claims):
+        pair = [(dataset, system) for system in (claim.worse, claim.better)]
+        n_seeds = min(len(measured[key]) for key in pair)
+        fits = Fits(n_seeds, worse_tuned=tuned[pair[0]], better_tuned=tuned[pair[1]])
+        for metric in METRICS:
+            worse, better = (np.array([one[metric] for one in measured[key]]) for key in pair)
+            moments = paired(worse.mean(axis=0), better.mean(axis=0))
+            by_seed = fits.over_seeds(worse.mean(axis=1), better.mean(axis=1))
+            rows.append(answer(dataset, claim, metric, moments, by_seed))
     return corrected(rows)
 
 

@@ -195,8 +195,8 @@ def claims(
 def ahead(
     models: Sequence[str], plan: ExperimentPlan, progress: Progress, workers: int = 1
 ) -> tuple[Document, list[Path]]:
-    """One slate for the next several clicks: two steps against one, by m:n; of `Pre-train` and
-    `RecGPT K=1` without `models`. As `make`.
+    """One slate for the next several clicks: two steps against one, by m:n, and the systems of
+    claims that are asked for together; of `Pre-train` and `RecGPT K=1` without `models`. As `make`.
     """
     split = (
         f"each user's last {several.AHEAD} items are held out and tested by one slate; the item"
