@@ -83,7 +83,7 @@ def compared(world: World, n_users: int, weights: tuple[float, float], seed: int
         random = np.random.default_rng([seed, 2, arm])
         sums.shown[arm, 0, 1:], sums.clicked[arm, 0, 1:] = world.shown(n_users, 10, weight, random)
     sums.before[1:] = ~world.cold
-    sums.knows_history = sums.knows_clicks = True
+    sums.answers[:] = 1
     return supply_side(sums, METRICS)
 
 

@@ -513,7 +513,7 @@ def test_young_items_by_hand() -> None:
     )
     found.before[0] = found.before[6] = 0
     assert not isinstance(supply._young(found, found.shown, None, "cold"), str)
-    found.knows_history = False
+    found.before[:] = 0
     assert supply._young(found, found.shown, None, "cold") == "the log has no history"
 
 

@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from policies.staging import PART, place_of
-from simulator.log.remote import LOCK, TRACKED, RemoteRun
+from simulator.log.remote import KEPT, LOCK, TRACKED, RemoteRun
 from simulator.log.store import FileError, address_of, around, place
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ class Ledger:
         remote = RemoteRun.of(self.root)
         on_store = None if remote is None else remote.sizes()
         finished = CLAIM in listed if on_store is not None else (root / CLAIM).is_file()
-        folders = ("log", "models") if finished else ("log", "models", "work")
+        folders = KEPT if finished else (*KEPT, "work")
         required = {
             name for name in listed if name.startswith(tuple(f"{folder}/" for folder in folders))
         }
@@ -439,7 +439,7 @@ def _temporary(root: Path) -> list[Path]:
     own.
     """
     places = [*root.glob(f"*{PART}")]
-    for folder in ("log", "models", "work"):
+    for folder in (*KEPT, "work"):
         places += (root / folder).rglob(f"*{PART}")
     places.sort()
     inside = {

@@ -46,7 +46,10 @@ SEGMENTS = "pieces"
 LINES = 100
 """Lines of such a ledger, which is put anew with each; then the next one begins."""
 
-TRACKED = ("log/", "models/", "work/")
+KEPT = ("log", "sums", "models")
+"""The folders of a finished run that tasks have written."""
+
+TRACKED = tuple(f"{folder}/" for folder in (*KEPT, "work"))
 """What tasks write, each attempt under a name of its own. Whatever else lies in a run's folder is
 written by the one process that holds it, and keeps its name on a store too.
 """

@@ -113,6 +113,16 @@ class Workspace:
         return self.root / "log"
 
     @property
+    def sums(self) -> Path:
+        """Folder of what a report adds up from each part of the log (`simulator.log.part_sums`)."""
+        return self.root / "sums"
+
+    def sums_of(self, part: Path) -> Path:
+        """The sums of a part of the log."""
+        inside = part.resolve().relative_to(self.log.resolve())
+        return self.sums / inside.with_suffix(".npz")
+
+    @property
     def models(self) -> Path:
         """Folder of fitted policies, the ranking stage and the model of the users."""
         return self.root / "models"

@@ -1,5 +1,5 @@
-"""Plain counts of a log by arm and day (requests, impressions, feedback, recall channels, logged
-answers) from its rows as they stream.
+"""Plain counts of a log by arm and day (sessions, requests, impressions, feedback, recall channels,
+logged answers).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pyarrow as pa
 from policies.base import BoolArray, DoubleArray
 from policies.time import DAY
 from simulator.log.eventlog import EventLog
+from simulator.log.part_sums import InArrays
 from simulator.log.schema import LogRows
 
 Cells = DoubleArray
@@ -19,30 +20,25 @@ Cells = DoubleArray
 
 @dataclass(frozen=True)
 class Counts:
-    """What the A/B part of a log (t >= 0) holds, by arm and day.
+    """What the A/B part of a log (t >= 0) holds.
 
     Attributes:
-        days: number of days, at least 1; rows after the last day are counted on it.
-        steps: by name, `[arms, days]`: `users` (distinct on that day), `sessions` and `requests`
-            (on the day on which they begin), `impressions`, `play` (watch > 0), `watch_time` (s),
-            `click` and each FEEDBACK kind that the log has.
-        observed: by name, `[arms, days]`: on how many impressions click, watch_time and each kind
-            were observed (not null).
+        steps: by name, `[arms, days]`: `sessions` and `requests` (on the day on which they begin),
+            `impressions`, `play` (watch > 0), `click` and each FEEDBACK kind that the log has; rows
+            after the last day are counted on it.
         users: `[arms]` distinct users with an impression.
         channels: `[arms, channels + 1]` impressions by recall channel; column 0 is the tested
             policy.
         logged: `[arms]` impressions that a real log answered.
     """
 
-    days: int
     steps: dict[str, Cells]
-    observed: dict[str, Cells]
     users: Cells
     channels: Cells
     logged: Cells
 
 
-class Counter:
+class Counter(InArrays):
     """Counts the stretches of a log in KEY order: memory does not grow with the log.
 
     Attributes:
@@ -52,21 +48,29 @@ class Counter:
 
     def __init__(self, log: EventLog) -> None:
         meta = log.metadata
-        n_arms, days, kinds = len(meta.arms), max(meta.days, 1), ("click", *log.kinds)
-        visits = ("users", "sessions", "requests", "impressions", "play", "watch_time")
+        n_arms, self._days, self._kinds = len(meta.arms), max(meta.days, 1), ("click", *log.kinds)
+        steps = ("sessions", "requests", "impressions", "play", *self._kinds)
         self.counts = Counts(
-            days,
-            {name: np.zeros((n_arms, days)) for name in (*visits, *kinds)},
-            {name: np.zeros((n_arms, days)) for name in ("watch_time", *kinds)},
+            {name: np.zeros((n_arms, self._days)) for name in steps},
             np.zeros(n_arms),
             np.zeros((n_arms, len(meta.channels) + 1)),
             np.zeros(n_arms),
         )
-        self._kinds = kinds
-        self.columns = (*meta.key, "t", "watch", "channel", "logged", *kinds)
+        self.columns = (*meta.key, "t", "watch", "channel", "logged", *self._kinds)
         # What begins in a row is seen beside the row above it in the A/B.
         self._above: LogRows | None = None
         self._is_whole = True
+
+    def arrays(self) -> dict[str, Cells]:
+        """Those of `counts`, by name."""
+        counts = self.counts
+        steps = {f"step {name}": cells for name, cells in counts.steps.items()}
+        return {
+            **steps,
+            "users": counts.users,
+            "channels": counts.channels,
+            "logged": counts.logged,
+        }
 
     def add(self, rows: LogRows) -> None:
         """Count the stretch that follows the last one."""
@@ -78,40 +82,24 @@ class Counter:
             rows = LogRows(rows.batch, rows.key, self._above)
         if not rows.n_rows:
             return
-        counts, n_arms, above = self.counts, len(self.counts.users), self._above
+        counts, n_arms, self._above = self.counts, len(self.counts.users), rows
         arm = rows["arm"].astype(np.int64)
-        day = np.minimum(rows["t"] // DAY, counts.days - 1)
-        cell = arm * counts.days + day
-        begins_day = rows.begins["user"].copy()
-        begins_day[1:] |= day[1:] != day[:-1]
-        if above is not None:
-            begins_day[0] |= day[0] != min(rows.value("t", -1) // DAY, counts.days - 1)
-        self._above = rows
+        cell = arm * self._days + np.minimum(rows["t"] // DAY, self._days - 1)
 
-        def tally(of: BoolArray | None = None, weights: DoubleArray | None = None) -> Cells:
-            at = cell if of is None else cell[of]
-            found = np.bincount(at, weights, minlength=n_arms * counts.days)
-            return found.reshape(n_arms, counts.days).astype(float)
+        def tally(of: BoolArray | None = None) -> Cells:
+            found = np.bincount(cell if of is None else cell[of], minlength=n_arms * self._days)
+            return found.reshape(n_arms, self._days).astype(float)
 
-        counts.users[:] += np.bincount(arm[rows.begins["user"]], minlength=n_arms)
-        watch, impressions = rows["watch"], tally()
         steps = {
-            "users": tally(begins_day),
             "sessions": tally(rows.begins["session"]),
             "requests": tally(rows.begins["request"]),
-            "impressions": impressions,
-            "play": tally(watch > 0),
-            "watch_time": tally(weights=np.nan_to_num(watch.astype(np.float64))),
+            "impressions": tally(),
+            "play": tally(rows["watch"] > 0),
             **{name: tally(rows[name] == 1) for name in self._kinds},
         }
         for name, sums in steps.items():
             counts.steps[name][:] += sums
-        for name in counts.observed:
-            column = rows.batch.column("watch" if name == "watch_time" else name)
-            is_whole = column.null_count == 0
-            counts.observed[name][:] += (
-                impressions if is_whole else tally(column.is_valid().to_numpy(zero_copy_only=False))
-            )
+        counts.users[:] += np.bincount(arm[rows.begins["user"]], minlength=n_arms)
         n_channels = counts.channels.shape[1]
         channel = np.minimum(rows["channel"], n_channels - 1)
         counts.channels[:] += np.bincount(

@@ -4,8 +4,16 @@ of items, and whether its rows keep the rules.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 from simulator.log.eventlog import EventLog
+from simulator.log.items import ItemFacts
+from simulator.log.part_sums import Summing, add_up, keep
+from simulator.log.workspace import Workspace
 from simulator.report.counts import Counter, Counts
+from simulator.stats import supply
 from simulator.stats.supply import Exposures
 from simulator.stats.units import UserSums
 from simulator.stats.user_days import UserDays
@@ -14,23 +22,44 @@ from simulator.stats.user_days import UserDays
 def read(
     log: EventLog, exposures: Exposures | None, *, inspect: bool = False
 ) -> tuple[UserDays, Counts]:
-    """The sums and counts of a log, which is read once.
+    """The sums and counts of a log.
 
     Args:
         log: in KEY order.
         exposures: to be counted in the same pass; None: none.
-        inspect: hold every row to the rules before it counts (a log that nobody has validated).
+        inspect: of `part_sums.add_up`.
 
     Raises:
-        LogError: a row that breaks a rule.
+        LogError, FileError: as `part_sums.add_up`.
         TableError, MetricError: as `stats.units.UserSums`.
     """
     sums, counter = UserSums(log), Counter(log)
-    readers: list[UserSums | Counter | Exposures] = [sums, counter]
+    summing: list[Summing] = [sums, counter]
     if exposures is not None:
-        readers.append(exposures)
-    columns = dict.fromkeys(name for one in readers for name in one.columns)
-    for rows in log.inspected() if inspect else log.stretches(list(columns)):
-        for one in readers:
-            one.add(rows)
+        summing.append(exposures)
+    add_up(log, summing, inspect=inspect)
     return sums.user_days(), counter.counts
+
+
+def keep_sums(run: Workspace, parts: Sequence[Path]) -> Iterator[int]:
+    """Add up parts of a run's log for its report, and keep the sums of each; a stretch of rows is
+    in memory at a time.
+
+    Returns:
+        After each part, how many are done.
+
+    Raises:
+        FileError: sums cannot be written.
+        TableError, MetricError: as `stats.units.UserSums`.
+    """
+    if not parts:
+        return
+    log = EventLog.open(parts[0])
+    nothing: list[Summing] = [UserSums(log, of_part=True), Counter(log)]
+    if supply.unknown(log.metadata) is None:
+        nothing.append(Exposures(log.metadata, ItemFacts.of_log(log)))
+    for done, part in enumerate(parts, start=1):
+        summing = copy.deepcopy(nothing)  # what all parts share is drawn and read once
+        add_up(EventLog.open(part), summing)
+        keep(run.sums_of(part), part, summing)
+        yield done

@@ -508,6 +508,7 @@ class _Run:
                 "nothing is left to compare:\n" + "\n".join(self.outcome.failed.values())
             )
         self._write(self._arms())
+        self._go("sums", self._by_part(tasks.AddUp, [HISTORY, *self._arms()]))
         if scenario.items is not None:
             self._go("write", [tasks.KeepLives(self.job, tuple(self._arms()))])
 
@@ -671,16 +672,21 @@ class _Run:
         )
 
     def _write(self, arms: Sequence[str]) -> None:
-        """The log of some arms; each shard that some of its parts begin in writes these."""
+        """The log of some arms."""
+        self._go("write", self._by_part(tasks.Merge, arms))
+
+    def _by_part(
+        self, task: type[tasks.Merge | tasks.AddUp], arms: Sequence[str]
+    ) -> list[tasks.Merge | tasks.AddUp]:
+        """Tasks on the log parts of some arms; each shard that some of them begin in has these."""
         run = context(self.job)
         n_users = run.catalogue.n_users
-        pieces = [
-            tasks.Merge(self.job, arm, first, last)
+        return [
+            task(self.job, arm, first, last)
             for arm in arms
             for first, last in run.shards
             if run.workspace.parts(arm, n_users, (first, last))
         ]
-        self._go("write", pieces)
 
     def _go(
         self, stage: str, pieces: Sequence[Any], owners: Sequence[Sequence[str | None]] = ()

@@ -691,20 +691,13 @@ class Merge(OfRun):
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run, start = begin(self.job), time.process_time()
-        # In KEY order: users who live with one fit each are one stretch of rows, users with several
-        # lives one for each fit.
-        lanes = [Lane(HISTORY)]
-        if self.arm != HISTORY:
-            lanes = run.lanes_called(run.design.rows_of(self.arm).lane)
-        crossed = run.scenario.fits.crossed and self.arm != HISTORY
-        stretches = [[lane] for lane in lanes] if crossed else [lanes]
         shard, n_users = (self.first, self.last), run.catalogue.n_users
-        for done, stretch in enumerate(stretches, start=1):
-            fit = stretch[0].fit if crossed else None
+        stretches = _stretches(run, self.arm)
+        for done, (lanes, fit) in enumerate(stretches, start=1):
             parts = run.workspace.parts(self.arm, n_users, shard, fit)
             first, end = parts[0].first, parts[-1].end
             if not all(present(part.path) for part in parts):
-                tables = self._tables(run, stretch, first, end)
+                tables = self._tables(run, lanes, first, end)
                 write_parts(tables, parts, run.metadata(), run.columns)
             progress(f"write {self.arm} {first}-{end - 1}", done, len(stretches), {})
         return {"seconds": time.process_time() - start}
@@ -731,3 +724,45 @@ class Merge(OfRun):
                     written += table.num_rows
                     yield table
                 _hold_to_total(self.arm, users, written, days, rows.team)
+
+
+def _stretches(run: Context, arm: str) -> list[tuple[list[Lane], int | None]]:
+    """The lanes whose rows of an arm lie in log parts of their own, in KEY order, and the fit of
+    these parts: users who live with one fit each are one stretch of rows, users with several lives
+    one for each fit.
+    """
+    if arm == HISTORY:
+        return [([Lane(HISTORY)], None)]
+    lanes = run.lanes_called(run.design.rows_of(arm).lane)
+    if run.scenario.fits.crossed:
+        return [([lane], lane.fit) for lane in lanes]
+    return [(lanes, None)]
+
+
+@dataclass(frozen=True)
+class AddUp(OfRun):
+    """Add up the log parts of one arm whose first users are in a shard, as far as the report needs
+    them; a stretch of rows is in memory at a time.
+    """
+
+    job: Job
+    arm: str
+    first: int
+    last: int
+
+    def __str__(self) -> str:
+        return f"adding up the log of {self.arm!r}, users from {self.first} on"
+
+    def __call__(self, progress: Progress) -> dict[str, float]:
+        from simulator.report.reading import keep_sums
+
+        run, start = begin(self.job), time.process_time()
+        shard, n_users, workspace = (self.first, self.last), run.catalogue.n_users, run.workspace
+        parts: list[Path] = []
+        for _, fit in _stretches(run, self.arm):
+            parts += (part.path for part in workspace.parts(self.arm, n_users, shard, fit))
+        left = [part for part in parts if not present(workspace.sums_of(part))]
+        workspace.ledger.hold(left)
+        for done in keep_sums(workspace, left):
+            progress(f"add up {self.arm} {self.first}-{self.last - 1}", done, len(left), {})
+        return {"seconds": time.process_time() - start}

@@ -14,6 +14,7 @@ from policies.base import DoubleArray, IntArray
 from policies.elementary import logs2
 from simulator.log.eventlog import EventLog
 from simulator.log.items import ItemFacts
+from simulator.log.workspace import Workspace
 
 Array = npt.NDArray[Any]
 
@@ -79,7 +80,11 @@ class DerivedColumns:
 
 
 def _history(log: EventLog) -> IntArray:
-    """Impressions of each item before the A/B, `[n_items + 1]`."""
+    """Impressions of each item before the A/B, `[n_items + 1]`; a part of a run's log has that of
+    its run.
+    """
+    run = Workspace.of_log(log)
+    log = log if run is None else run.history(log.metadata.n_users) or log
     shown = np.zeros(log.metadata.n_items + 1, dtype=np.int64)
     for batch in log.batches(["item", "t"]):
         old = batch["item"].to_numpy()[batch["t"].to_numpy() < 0]

@@ -50,13 +50,14 @@ from simulator.log.metrics import (
     chosen,
     metric,
 )
+from simulator.log.part_sums import Cells, InArrays, Sums
 from simulator.log.schema import LogRows
 from simulator.stats.contrasts import compare, influences, scaled_to_one
 from simulator.stats.intervals import quantile
 from simulator.stats.methods import FitTables
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.replication import Replicated
-from simulator.stats.unit_table import UnitTable, mean_table
+from simulator.stats.unit_table import UnitTable, in_few_bytes, mean_table
 
 Counts = npt.NDArray[np.int64]
 Values = tuple[Floats, Floats | None]
@@ -95,7 +96,7 @@ def unknown(meta: Metadata) -> str | None:
     return None
 
 
-class Exposures:
+class Exposures(InArrays):
     """The sums of impressions and clicks by arm, fit and item, added up from the batches of a log
     in any order: memory grows with items, not with impressions.
 
@@ -106,6 +107,7 @@ class Exposures:
         shown, clicked: `[arms, fits, n_items + 1]`.
         fresh: by event, the same of items that were fresh at the time; None: no upload times.
         before: `[n_items + 1]` impressions in the history.
+        answers: `[1]` clicks and unclicks that were observed, in the history too.
     """
 
     def __init__(self, meta: Metadata, items: ItemFacts) -> None:
@@ -126,8 +128,34 @@ class Exposures:
         if items.uploaded is not None:
             self.fresh = {event: np.zeros(shape, dtype=np.int64) for event in EVENTS}
         self.before: Counts = np.zeros(meta.n_items + 1, dtype=np.int64)
-        self.knows_history = False
-        self.knows_clicks = False
+        self.answers: Counts = np.zeros(1, dtype=np.int64)
+
+    @property
+    def knows_history(self) -> bool:
+        """Whether anything was shown before the A/B."""
+        return bool(self.before.any())
+
+    @property
+    def knows_clicks(self) -> bool:
+        """Whether the log says of anything if it was clicked."""
+        return bool(self.answers.any())
+
+    def arrays(self) -> dict[str, Counts]:
+        """The sums, by name."""
+        fresh = {} if self.fresh is None else self.fresh
+        return {
+            "shown": self.shown,
+            "clicked": self.clicked,
+            "shown before": self.before,
+            "answers": self.answers,
+            **{f"fresh {event}": counts for event, counts in fresh.items()},
+        }
+
+    def sums(self) -> Sums:
+        """Of all that was added, in few bytes."""
+        return {
+            name: Cells(first, in_few_bytes(sums)) for name, (first, sums) in super().sums().items()
+        }
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -159,9 +187,7 @@ class Exposures:
         """Add rows of the log."""
         t, item, user = rows["t"], rows["item"].astype(np.int64), rows["user"]
         is_old = t < 0
-        if is_old.any():
-            self.knows_history = True
-            np.add.at(self.before, item[is_old], 1)
+        np.add.at(self.before, item[is_old], 1)
         arm = self._arm[rows["arm"]]
         keep = ~is_old & (arm >= 0)
         if self.meta.days:
@@ -175,7 +201,7 @@ class Exposures:
             fit = rows[FIT].astype(np.int64)
         cell = (arm * self._fits + fit) * (self.meta.n_items + 1) + item
         click = rows["click"] == 1
-        self.knows_clicks = self.knows_clicks or bool((rows["click"] >= 0).any())
+        self.answers += np.count_nonzero(rows["click"] >= 0)
         cells = {"shown": cell[keep], "clicked": cell[keep & click]}
         for event, into in (("shown", self.shown), ("clicked", self.clicked)):
             np.add.at(into.reshape(-1), cells[event], 1)

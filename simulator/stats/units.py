@@ -11,7 +11,8 @@ from policies.time import DAY
 from simulator.designs.base import DesignError
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, FITTED_ONCE
-from simulator.log.metrics import DEFAULT_METRICS, METRICS, Rows, chosen
+from simulator.log.metrics import DEFAULT_METRICS, IMPRESSIONS, Rows, chosen
+from simulator.log.part_sums import Cells, Sums, add_up
 from simulator.log.schema import LogRows
 from simulator.stats.derived import DerivedColumns
 from simulator.stats.unit_table import Array, TableError, in_few_bytes
@@ -19,37 +20,47 @@ from simulator.stats.user_days import UserDays
 
 
 def read(log: EventLog, metrics: Iterable[str] | None = None, *, inspect: bool = False) -> UserDays:
-    """Sum a log in one streaming pass: memory grows with users and days, not with impressions. The
-    arguments and errors are those of `UserSums`.
+    """Sum a log: memory grows with users and days, not with impressions. The arguments and errors
+    are those of `UserSums` and `part_sums.add_up`.
 
     Args:
         log, metrics: of `UserSums`.
-        inspect: hold every row to the rules before it counts (a log that nobody has validated).
-
-    Raises:
-        LogError: a row that breaks a rule, with `inspect`.
+        inspect: of `part_sums.add_up`.
     """
     sums = UserSums(log, metrics)
-    for rows in log.inspected() if inspect else log.stretches(sums.columns, 1 << 20):
-        sums.add(rows)
+    add_up(log, [sums], inspect=inspect)
     return sums.user_days()
 
 
 class _Cells:
     """Sums by cell in as few bytes as they need: whole numbers in the smallest type that holds
     them (a user's clicks of a day in one byte), others in float64.
+
+    Attributes:
+        first, values: the cells that there are: `n` from 0 on, and as far as any were added to.
     """
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int = 0) -> None:
+        self.first = 0
         self.values: Array = np.zeros(n, dtype=np.int8)
 
     def add(self, first: int, sums: Array) -> None:
         """Add whole numbers, int64, or float64 to the cells from `first` on."""
-        here = slice(first, first + len(sums))
+        self._reach(first, first + len(sums))
+        here = slice(first - self.first, first - self.first + len(sums))
         total = in_few_bytes(self.values[here] + sums)
         kind = np.promote_types(total.dtype, self.values.dtype)
         self.values = self.values.astype(kind, copy=False)
         self.values[here] = total
+
+    def _reach(self, first: int, end: int) -> None:
+        """Let there be the cells from `first` to before `end`."""
+        if not len(self.values):
+            self.first = first
+        before, after = self.first - first, end - self.first - len(self.values)
+        if before > 0 or after > 0:
+            self.values = np.pad(self.values, (max(before, 0), max(after, 0)))
+            self.first = min(self.first, first)
 
 
 class UserSums:
@@ -59,12 +70,16 @@ class UserSums:
         columns: of the log that `add` reads.
     """
 
-    def __init__(self, log: EventLog, metrics: Iterable[str] | None = None) -> None:
+    def __init__(
+        self, log: EventLog, metrics: Iterable[str] | None = None, *, of_part: bool = False
+    ) -> None:
         """
         Args:
             log: whose metadata, history and catalogue count; its rows are given to `add`.
             metrics: names; None: those of the log's own scenario, or the default nine. Those of the
                 supply side are not of users, and left to `stats.supply`.
+            of_part: room is made for the users of the rows that come, and not for all; there are
+                then `sums` and no `user_days`.
 
         Raises:
             TableError: fewer than one arm besides the history.
@@ -97,13 +112,10 @@ class UserSums:
         terms = [t for m in self.metrics.values() for t in m.terms]
         self._derived = DerivedColumns(log, {c for t in terms for c in t.columns})
         names |= self._derived.available
-        self._asked = {
-            t.name: t
-            for m in (*self.metrics.values(), METRICS["impressions"])
-            for t in m.terms
-            if set(t.columns) <= names
-        }
-        self._first = {t.of: t for t in reversed(self._asked.values())}
+        self._asked = {t.name: t for t in (*terms, IMPRESSIONS) if set(t.columns) <= names}
+        # Of terms that are summed alike, impressions come first: they are always asked for.
+        alike = (*reversed(self._asked.values()), IMPRESSIONS)
+        self._first = {t.of: t for t in alike}
         self._terms = list(self._first.values())
         key = meta.key[:-1]
         columns = {c for t in self._terms for c in t.columns} | {*meta.key, "t"}
@@ -113,11 +125,40 @@ class UserSums:
         self._key, self._days = key, max(meta.days, 1)
         self._n_fits = meta.fits.number if meta.fits.crossed else 1
         self._shape = (len(self.arms), self._n_fits, meta.n_users, self._days)
-        self._cubes = {t.name: _Cells(int(np.prod(self._shape))) for t in self._terms}
-        self._before = {t.name: _Cells(meta.n_users) for t in self._terms}
+        n_cells, n_before = (0, 0) if of_part else (int(np.prod(self._shape)), meta.n_users)
+        self._cubes = {t.name: _Cells(n_cells) for t in self._terms}
+        self._before = {t.name: _Cells(n_before) for t in self._terms}
         self._observed = dict.fromkeys(self.columns, 0)
         self._done: set[int] = set()
         self._n_rows = 0
+
+    @property
+    def names(self) -> list[str]:
+        """Of `sums`."""
+        return list(self.sums())
+
+    def sums(self) -> dict[str, Cells]:
+        """Of all rows that were added: by term, of each user's days in each arm and before the A/B;
+        how many values of each column were observed.
+        """
+        found = {"rows": Cells.of(np.array([self._n_rows]))}
+        for name, n in self._observed.items():
+            found[f"observed {name}"] = Cells.of(np.array([n]))
+        for kind, of in (("days", self._cubes), ("before", self._before)):
+            for name, cells in of.items():
+                found[f"{kind} {name}"] = Cells(cells.first, cells.values)
+        return found
+
+    def take(self, sums: Sums) -> None:
+        """Add the sums of a part of the log."""
+        self._n_rows += int(sums["rows"].sums.sum())
+        for name in self._observed:
+            self._observed[name] += int(sums[f"observed {name}"].sums.sum())
+        for kind, of in (("days", self._cubes), ("before", self._before)):
+            for name, cells in of.items():
+                first, values = sums[f"{kind} {name}"]
+                if len(values):
+                    cells.add(first, values.astype(np.promote_types(values.dtype, np.int64)))
 
     def user_days(self) -> UserDays:
         """`UserDays` over the arms of the log other than `history`, of all that was added. In an
