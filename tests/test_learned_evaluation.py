@@ -19,7 +19,7 @@ from simulator.users.base import Source, UsersError
 from simulator.users.learned import Learned
 from simulator.users.learned.evaluation import auc, evaluate
 from simulator.users.learned.response import Response
-from simulator.users.learned.support import support
+from simulator.users.learned.support import SupportCounts, support
 from tests.worlds import LEARNED_SETTINGS, learned_source, silent
 
 
@@ -126,6 +126,17 @@ def test_support_by_hand() -> None:
     assert away.effective == pytest.approx(0.25 / (0.25**2 / 0.75 + 0.25**2 / 0.25))
     assert away.items == 4
     assert away.top == pytest.approx(0.75)  # 1% of 300 items are 3 items
+
+
+def test_support_of_parts_adds_up() -> None:
+    log = run_log([3, 4, 1, 2])
+    whole = SupportCounts(log.metadata)
+    for first, n in ((0, 40), (40, 3), (43, 1)):
+        part = SupportCounts(log.metadata)
+        for rows in EventLog(log.metadata, log.table.slice(first, n)).stretches():
+            part.add(rows)
+        whole.take(part.sums())
+    assert whole.support() == support(log)
 
 
 def test_support_needs_the_history() -> None:

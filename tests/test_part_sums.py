@@ -19,7 +19,7 @@ from simulator.log import part_sums, workspace
 from simulator.log.eventlog import EventLog
 from simulator.log.files import load_arrays, save_arrays
 from simulator.log.ledger import FileError
-from simulator.log.part_sums import Cells
+from simulator.log.part_sums import CellSums
 from simulator.log.workspace import Workspace
 from simulator.report import reading
 from simulator.report.stored import encode
@@ -77,8 +77,8 @@ def test_a_report_of_sums_is_that_of_rows(
     log = EventLog.open(root / "log")
     assert len(list((root / "sums").rglob("*.npz"))) == len(log.parts) > 8
     with monkeypatch.context() as patch:
-        patch.setattr(EventLog, "stretches", no_rows)
-        patch.setattr(EventLog, "inspected", no_rows)
+        for reader in ("stretches", "inspected", "batches"):
+            patch.setattr(EventLog, reader, no_rows)
         of_sums = encode(report.load(root))
     monkeypatch.setattr(part_sums, "_kept", lambda *_: None)
     assert json.dumps(of_sums) == json.dumps(encode(report.load(root)))
@@ -214,16 +214,16 @@ def test_a_run_that_dies_among_its_sums_is_resumed(
 
 def test_cells_are_those_that_are_not_all_zero() -> None:
     whole = np.array([[0, 0, 3], [0, 5, 0]])
-    cells = Cells.of(whole)
+    cells = CellSums.of(whole)
     assert (cells.first, cells.sums.tolist()) == (2, [3, 0, 5])
     into = np.ones((2, 3), dtype=np.int64)
     cells.add_to(into)
     assert into.tolist() == [[1, 1, 4], [1, 6, 1]]
-    assert Cells.of(np.zeros(3)).sums.tolist() == []
+    assert CellSums.of(np.zeros(3)).sums.tolist() == []
 
 
 def test_sums_by_cell_reach_as_far_as_they_are_added_to() -> None:
-    cells = units._Cells()
+    cells = units.GrowingCells()
     for start, sums in ((5, [1, 2]), (6, [1, 300]), (3, [7])):
         cells.add(start, np.array(sums))
     assert (cells.first, cells.values.tolist(), cells.values.dtype) == (

@@ -12,7 +12,7 @@ from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, Metadata
 from simulator.log.metrics import DEFAULT_METRICS, MetricError
 from simulator.stats.unit_table import TableError
-from simulator.stats.units import UserSums, _Cells, read
+from simulator.stats.units import GrowingCells, UserSums, read
 
 N_USERS, DAYS, FITS = 4, 3, 2
 ARMS = ("history", "a", "b")
@@ -148,7 +148,7 @@ def test_an_arm_that_comes_twice_and_a_key_that_falls_are_out_of_order() -> None
 
 
 def test_cells_grow_from_a_byte_as_far_as_sums_ask() -> None:
-    cells = _Cells(4)
+    cells = GrowingCells(4)
     assert (cells.values.dtype, cells.values.tolist()) == (np.int8, [0, 0, 0, 0])
     cells.add(1, np.array([100, 27]))
     cells.add(2, np.array([100, 1]))

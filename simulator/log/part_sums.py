@@ -31,7 +31,7 @@ rows are.
 ABOUT = "about"
 
 
-class Cells(NamedTuple):
+class CellSums(NamedTuple):
     """The cells of a flat array of sums that may not be 0.
 
     Attributes:
@@ -43,7 +43,7 @@ class Cells(NamedTuple):
     sums: npt.NDArray[Any]
 
     @classmethod
-    def of(cls, whole: npt.NDArray[Any]) -> Cells:
+    def of(cls, whole: npt.NDArray[Any]) -> CellSums:
         """The cells of an array of any shape, taken as flat, from the first that is not 0 to the
         last one.
         """
@@ -58,7 +58,7 @@ class Cells(NamedTuple):
         whole.reshape(-1)[self.first : self.first + len(self.sums)] += self.sums
 
 
-Sums = Mapping[str, Cells]
+Sums = Mapping[str, CellSums]
 
 
 class Summing(Protocol):
@@ -99,7 +99,7 @@ class InArrays:
 
     def sums(self) -> Sums:
         """Of all that was added, by name."""
-        return {name: Cells.of(array) for name, array in self.arrays().items()}
+        return {name: CellSums.of(array) for name, array in self.arrays().items()}
 
     def take(self, sums: Sums) -> None:
         """Add the sums of a part."""
@@ -153,7 +153,7 @@ def keep(file: Path, part: Path, summing: Iterable[Summing]) -> None:
     save_arrays(file, {ABOUT: text, **arrays})
 
 
-def _kept(log: EventLog, names: Collection[str]) -> Iterator[dict[str, Cells]] | None:
+def _kept(log: EventLog, names: Collection[str]) -> Iterator[dict[str, CellSums]] | None:
     """The sums of each part of a log; None where they were not kept, or not all of `names`.
 
     Raises:
@@ -178,7 +178,7 @@ def _about(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     return about
 
 
-def _load(part: Path, file: Path, names: Collection[str]) -> dict[str, Cells]:
+def _load(part: Path, file: Path, names: Collection[str]) -> dict[str, CellSums]:
     """
     Raises:
         FileError: they are those of another part.
@@ -187,4 +187,4 @@ def _load(part: Path, file: Path, names: Collection[str]) -> dict[str, Cells]:
     about = _about(arrays)
     if about["seal"] != seal_of(part):
         raise FileError(f"{file} has the sums of another part than {part}. {REMEDY}")
-    return {name: Cells(about["first"][name], arrays[name]) for name in names}
+    return {name: CellSums(about["first"][name], arrays[name]) for name in names}

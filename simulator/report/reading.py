@@ -14,9 +14,11 @@ from simulator.log.part_sums import Summing, add_up, keep
 from simulator.log.workspace import Workspace
 from simulator.report.counts import Counter, Counts
 from simulator.stats import supply
+from simulator.stats.freshness import FreshSums
 from simulator.stats.supply import Exposures
 from simulator.stats.units import UserSums
 from simulator.stats.user_days import UserDays
+from simulator.users.learned.support import SupportCounts, is_measured
 
 
 def read(
@@ -55,9 +57,14 @@ def keep_sums(run: Workspace, parts: Sequence[Path]) -> Iterator[int]:
     if not parts:
         return
     log = EventLog.open(parts[0])
+    meta, items = log.metadata, ItemFacts.of_log(log)
     nothing: list[Summing] = [UserSums(log, of_part=True), Counter(log)]
-    if supply.unknown(log.metadata) is None:
-        nothing.append(Exposures(log.metadata, ItemFacts.of_log(log)))
+    if supply.unknown(meta) is None:
+        nothing.append(Exposures(meta, items))
+    if meta.scenario.get("items") is not None and items.uploaded is not None:
+        nothing.append(FreshSums(meta, items.uploaded, of_part=True))
+    if is_measured(meta):
+        nothing.append(SupportCounts(meta))
     for done, part in enumerate(parts, start=1):
         summing = copy.deepcopy(nothing)  # what all parts share is drawn and read once
         add_up(EventLog.open(part), summing)

@@ -29,7 +29,7 @@ from simulator.report.stored import StoredError, decode
 from simulator.scenario.held_to import CalibrationSpec, as_calibration
 from simulator.stats.checks import Check
 from simulator.stats.verdict import Lift
-from simulator.users.learned.support import Support
+from simulator.users.learned.support import Support, is_measured
 from simulator.users.learned.support import support as measured_support
 
 ENOUGH = 4_000_000
@@ -106,8 +106,7 @@ def support(log: EventLog, arms: tuple[str, ...]) -> tuple[Support, ...]:
     """How far what each arm shows is from what was logged, where a model fitted to the log answers;
     () of any other world.
     """
-    kind = log.metadata.scenario.get("users", {}).get("kind")
-    if kind not in ("learned", "logged") or HISTORY not in log.metadata.arms:
+    if not is_measured(log.metadata):
         return ()
     rows = [row for row in measured_support(log) if row.arm in arms]
     return tuple(sorted(rows, key=lambda row: arms.index(row.arm)))

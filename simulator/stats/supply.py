@@ -50,7 +50,7 @@ from simulator.log.metrics import (
     chosen,
     metric,
 )
-from simulator.log.part_sums import Cells, InArrays, Sums
+from simulator.log.part_sums import CellSums, InArrays, Sums
 from simulator.log.schema import LogRows
 from simulator.stats.contrasts import compare, influences, scaled_to_one
 from simulator.stats.intervals import quantile
@@ -154,7 +154,8 @@ class Exposures(InArrays):
     def sums(self) -> Sums:
         """Of all that was added, in few bytes."""
         return {
-            name: Cells(first, in_few_bytes(sums)) for name, (first, sums) in super().sums().items()
+            name: CellSums(first, in_few_bytes(sums))
+            for name, (first, sums) in super().sums().items()
         }
 
     @property

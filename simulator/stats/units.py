@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from simulator.designs.base import DesignError
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, FITTED_ONCE
 from simulator.log.metrics import DEFAULT_METRICS, IMPRESSIONS, Rows, chosen
-from simulator.log.part_sums import Cells, Sums, add_up
+from simulator.log.part_sums import CellSums, Sums, add_up
 from simulator.log.schema import LogRows
 from simulator.stats.derived import DerivedColumns
 from simulator.stats.unit_table import Array, TableError, in_few_bytes
@@ -32,7 +32,7 @@ def read(log: EventLog, metrics: Iterable[str] | None = None, *, inspect: bool =
     return sums.user_days()
 
 
-class _Cells:
+class GrowingCells:
     """Sums by cell in as few bytes as they need: whole numbers in the smallest type that holds
     them (a user's clicks of a day in one byte), others in float64.
 
@@ -63,7 +63,31 @@ class _Cells:
             self.first = min(self.first, first)
 
 
-class UserSums:
+class InCells:
+    """Sums of users that lie in cells, for `part_sums.Summing`."""
+
+    def cells(self) -> Mapping[str, GrowingCells]:
+        """By name; what is added to them counts."""
+        raise NotImplementedError
+
+    @property
+    def names(self) -> Collection[str]:
+        """Of `sums`."""
+        return self.cells().keys()
+
+    def sums(self) -> Sums:
+        """Of all that was added, by name."""
+        return {name: CellSums(cells.first, cells.values) for name, cells in self.cells().items()}
+
+    def take(self, sums: Sums) -> None:
+        """Add the sums of a part of the log."""
+        for name, cells in self.cells().items():
+            first, values = sums[name]
+            if len(values):
+                cells.add(first, values.astype(np.promote_types(values.dtype, np.int64)))
+
+
+class UserSums(InCells):
     """The sums of every user and day, added up from the stretches of a log in KEY order.
 
     Attributes:
@@ -126,39 +150,22 @@ class UserSums:
         self._n_fits = meta.fits.number if meta.fits.crossed else 1
         self._shape = (len(self.arms), self._n_fits, meta.n_users, self._days)
         n_cells, n_before = (0, 0) if of_part else (int(np.prod(self._shape)), meta.n_users)
-        self._cubes = {t.name: _Cells(n_cells) for t in self._terms}
-        self._before = {t.name: _Cells(n_before) for t in self._terms}
-        self._observed = dict.fromkeys(self.columns, 0)
+        self._cubes = {t.name: GrowingCells(n_cells) for t in self._terms}
+        self._before = {t.name: GrowingCells(n_before) for t in self._terms}
+        self._observed = {name: GrowingCells(1) for name in self.columns}
         self._done: set[int] = set()
-        self._n_rows = 0
+        self._n_rows = GrowingCells(1)
 
-    @property
-    def names(self) -> list[str]:
-        """Of `sums`."""
-        return list(self.sums())
-
-    def sums(self) -> dict[str, Cells]:
-        """Of all rows that were added: by term, of each user's days in each arm and before the A/B;
+    def cells(self) -> dict[str, GrowingCells]:
+        """By term, of each user's days in each arm and before the A/B; how many rows there are, and
         how many values of each column were observed.
         """
-        found = {"rows": Cells.of(np.array([self._n_rows]))}
-        for name, n in self._observed.items():
-            found[f"observed {name}"] = Cells.of(np.array([n]))
-        for kind, of in (("days", self._cubes), ("before", self._before)):
-            for name, cells in of.items():
-                found[f"{kind} {name}"] = Cells(cells.first, cells.values)
-        return found
-
-    def take(self, sums: Sums) -> None:
-        """Add the sums of a part of the log."""
-        self._n_rows += int(sums["rows"].sums.sum())
-        for name in self._observed:
-            self._observed[name] += int(sums[f"observed {name}"].sums.sum())
-        for kind, of in (("days", self._cubes), ("before", self._before)):
-            for name, cells in of.items():
-                first, values = sums[f"{kind} {name}"]
-                if len(values):
-                    cells.add(first, values.astype(np.promote_types(values.dtype, np.int64)))
+        return {
+            "rows": self._n_rows,
+            **{f"observed {name}": n for name, n in self._observed.items()},
+            **{f"days {name}": cells for name, cells in self._cubes.items()},
+            **{f"before {name}": cells for name, cells in self._before.items()},
+        }
 
     def user_days(self) -> UserDays:
         """`UserDays` over the arms of the log other than `history`, of all that was added. In an
@@ -172,7 +179,8 @@ class UserSums:
         cubes, before = {}, {}
         for name, term in self._asked.items():
             first = self._first[term.of]
-            if self._n_rows and any(self._observed.get(c) == 0 for c in first.columns):
+            known = [self._observed[c] for c in first.columns if c in self._observed]
+            if self._n_rows.values[0] and not all(one.values[0] for one in known):
                 continue
             cubes[name] = self._cubes[first.name].values.reshape(self._shape)
             before[name] = self._before[first.name].values
@@ -216,10 +224,9 @@ class UserSums:
         Raises:
             TableError: rows not in KEY order.
         """
-        self._n_rows += rows.n_rows
-        for name in self.columns:
-            column = rows.batch.column(name)
-            self._observed[name] += len(column) - column.null_count
+        self._n_rows.add(0, np.array([rows.n_rows]))
+        for name, observed in self._observed.items():
+            observed.add(0, np.array([rows.n_rows - rows.batch.column(name).null_count]))
         self._in_order(rows)
         rows |= {f"opens_{name}": rows.begins[name] for name in ("session", "request")}
         self._derived.add(rows)
@@ -238,7 +245,9 @@ class UserSums:
         if old.any():
             self._accumulate(self._before, rows, old, user)
 
-    def _accumulate(self, into: Mapping[str, _Cells], rows: Rows, keep: Array, key: Array) -> None:
+    def _accumulate(
+        self, into: Mapping[str, GrowingCells], rows: Rows, keep: Array, key: Array
+    ) -> None:
         """Add the kept rows to the flat cells `key`; a stretch touches a narrow range of cells, and
         only that range is added.
         """

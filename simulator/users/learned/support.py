@@ -11,7 +11,9 @@ import pyarrow.compute as pc
 
 from policies.base import IntArray
 from simulator.log.eventlog import EventLog
-from simulator.log.metadata import HISTORY, LogError
+from simulator.log.metadata import HISTORY, LogError, Metadata
+from simulator.log.part_sums import InArrays, add_up
+from simulator.log.schema import LogRows
 
 THIN = 20
 """An item with fewer logged answers than this is one of which the model knows little."""
@@ -50,42 +52,87 @@ class Support:
     top: float
 
 
+def is_measured(meta: Metadata) -> bool:
+    """Whether a model that was fitted to the history of a log answers in it."""
+    kind = meta.scenario.get("users", {}).get("kind")
+    return kind in ("learned", "logged") and HISTORY in meta.arms
+
+
+class SupportCounts(InArrays):
+    """Counts what the arms of a run's log show, and what its arm `history` has answers to, from
+    stretches of the log or the sums of its parts.
+
+    Attributes:
+        columns: of the log that `add` reads.
+    """
+
+    def __init__(self, meta: Metadata) -> None:
+        """
+        Raises:
+            LogError: the log has no history.
+        """
+        if HISTORY not in meta.arms:
+            rule = f"no arm {HISTORY!r} in this log"
+            raise LogError(f"support diagnostics need the run's history: {rule}")
+        self.columns = (*meta.key, "t", "item", "watch", "click", "logged")
+        self._arms, self._past = meta.arms, meta.arms.index(HISTORY)
+        # A row for each arm; then the history's clicks and unclicks without a watch time, which
+        # count where it knows no watch time at all (`simulator.log.answered`).
+        self._unwatched = len(meta.arms)
+        self._items = np.zeros((self._unwatched + 1, meta.n_items + 1), dtype=np.int64)
+        self._users = np.zeros((self._unwatched + 1, meta.n_users), dtype=np.int64)
+        self._logged = np.zeros(self._unwatched + 1, dtype=np.int64)
+
+    def arrays(self) -> dict[str, IntArray]:
+        """Impressions by arm and item, by arm and user, and those that the log answered."""
+        return {
+            "support items": self._items,
+            "support users": self._users,
+            "support logged": self._logged,
+        }
+
+    def add(self, rows: LogRows) -> None:
+        """Add a stretch."""
+        batch, past = rows.batch, self._past
+        is_past, is_live = pc.equal(batch["arm"], past), pc.greater_equal(batch["t"], 0)
+        batch = batch.filter(pc.if_else(is_past, pc.is_valid(batch["click"]), is_live))
+        arm = batch["arm"].to_numpy()
+        no_watch = batch["watch"].is_null().to_numpy(zero_copy_only=False)
+        arm = np.where((arm == past) & no_watch, self._unwatched, arm)
+        by_log = arm[batch["logged"].to_numpy(zero_copy_only=False)]
+        self._logged += np.bincount(by_log, minlength=len(self._logged))
+        for counts, name in ((self._items, "item"), (self._users, "user")):
+            cell = arm.astype(np.int64) * counts.shape[1] + batch[name].to_numpy()
+            counts += np.bincount(cell, minlength=counts.size).reshape(counts.shape)
+
+    def support(self) -> list[Support]:
+        """The support of each arm in all that was added.
+
+        Raises:
+            LogError: the history has no complete answers.
+        """
+        items, users, past = self._items, self._users, self._past
+        known = past if items[past].any() else self._unwatched
+        if not items[known].any():
+            raise LogError("support diagnostics need a history with answers")
+        return [
+            _support(name, items[i], users[i], int(self._logged[i]), items[known], users[known])
+            for i, name in enumerate(self._arms)
+            if i != past and items[i].any()
+        ]
+
+
 def support(log: EventLog) -> list[Support]:
-    """The support of each arm of a run's log, in one streaming pass; the answers of its arm
-    `history` are what the model knows.
+    """The support of each arm of a run's log; the answers of its arm `history` are what the model
+    knows.
 
     Raises:
         LogError: the log has no history, or no history with complete answers.
+        FileError: as `part_sums.add_up`.
     """
-    meta = log.metadata
-    if HISTORY not in meta.arms:
-        raise LogError("support diagnostics need the run's history: no arm 'history' in this log")
-    past = meta.arms.index(HISTORY)
-    # A row for each arm; then the history's clicks and unclicks without a watch time, which count
-    # where it knows no watch time at all (`simulator.log.answered`).
-    unwatched = len(meta.arms)
-    items = np.zeros((unwatched + 1, meta.n_items + 1), dtype=np.int64)
-    users = np.zeros((unwatched + 1, meta.n_users), dtype=np.int64)
-    logged = np.zeros(unwatched + 1, dtype=np.int64)
-    for batch in log.batches(["arm", "user", "item", "t", "watch", "click", "logged"]):
-        is_past, is_live = pc.equal(batch["arm"], past), pc.greater_equal(batch["t"], 0)
-        rows = batch.filter(pc.if_else(is_past, pc.is_valid(batch["click"]), is_live))
-        arm = rows["arm"].to_numpy()
-        no_watch = rows["watch"].is_null().to_numpy(zero_copy_only=False)
-        arm = np.where((arm == past) & no_watch, unwatched, arm)
-        by_log = arm[rows["logged"].to_numpy(zero_copy_only=False)]
-        logged += np.bincount(by_log, minlength=len(logged))
-        for counts, name in ((items, "item"), (users, "user")):
-            cell = arm.astype(np.int64) * counts.shape[1] + rows[name].to_numpy()
-            counts += np.bincount(cell, minlength=counts.size).reshape(counts.shape)
-    known = past if items[past].any() else unwatched
-    if not items[known].any():
-        raise LogError("support diagnostics need a history with answers")
-    return [
-        _support(name, items[i], users[i], int(logged[i]), items[known], users[known])
-        for i, name in enumerate(meta.arms)
-        if i != past and items[i].any()
-    ]
+    counts = SupportCounts(log.metadata)
+    add_up(log, [counts])
+    return counts.support()
 
 
 def _support(
