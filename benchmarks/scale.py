@@ -68,7 +68,7 @@ def cost(
         live(users, items[0], days, path, 86_400)  # compiles
         lived = live(users, items[1], days, path, 86_400)
         size = path.stat().st_size / lived.impressions
-        row = _report_of_a_row(Path(folder))
+        row, user_day = _report_rates(Path(folder))
     user_days = users * days
     impressions = lived.impressions / user_days * target_users * target_days
     requests = lived.requests / user_days * target_users * target_days
@@ -76,7 +76,8 @@ def cost(
         f"{users:,} users, {days} days: {lived.impressions / user_days:.1f} impressions in"
         f" {lived.requests / user_days:.2f} requests a user and day;"
         f" {1e9 * lived.seconds / lived.impressions:.0f} ns an impression (users, random slates,"
-        f" Parquet), {size:.1f} B in the log; report {1e9 * row:.0f} ns a row"
+        f" Parquet), {size:.1f} B in the log; adding up {1e9 * row:.0f} ns a row, report"
+        f" {1e6 * user_day:.1f} us a user and day"
     )
     click.echo(
         f"\n{target_users:,} users x {target_items:,} items x {target_days} days:"
@@ -85,7 +86,9 @@ def cost(
     click.echo("| of an arm | core-hours | what limits it |\n|---|---:|---|")
     lives = impressions * lived.seconds / lived.impressions / HOUR
     click.echo(f"| lives and log | {lives:,.0f} | the users' answers |")
-    click.echo(f"| report | {impressions * row / HOUR:,.0f} | one process reads the rows |")
+    click.echo(f"| adding up | {impressions * row / HOUR:,.1f} | shared out by the parts |")
+    in_report = target_users * target_days * user_day / HOUR
+    click.echo(f"| report | {in_report:,.1f} | one process compares users |")
     small, large = (
         {one.policy: one for one in served(list(policies), users, n, days)} for n in items
     )
@@ -100,16 +103,19 @@ def cost(
     click.echo(f"\nlog: {impressions * size / 1e12:.2f} TB an arm")
 
 
-def _report_of_a_row(folder: Path) -> float:
-    """CPU seconds that a report takes for each row more."""
-    taken = []
-    for n_users in (2_000, 10_000, 40_000):  # the first compiles
-        log = folder / f"report-{n_users}"
-        made.make(log, n_users, 1, 12)
+def _report_rates(folder: Path) -> tuple[float, float]:
+    """CPU seconds of a row more that is added up, and of a user's day more in the report."""
+    added, reported, sizes = [], [], (2_000, 10_000, 40_000)  # the first compiles
+    for n_users in sizes:
+        home = folder / f"report-{n_users}"
+        home.mkdir()
+        added.append(made.make(home, n_users, 1, 12))
         start = time.process_time()
-        gather(EventLog.open(log), arms=(), runtime=None, progress=silent)
-        taken.append(time.process_time() - start)
-    return (taken[2] - taken[1]) / (2 * 30_000 * 12)
+        gather(EventLog.open(home / "log"), arms=(), runtime=None, progress=silent)
+        reported.append(time.process_time() - start)
+    in_both_arms = 2 * (sizes[2] - sizes[1])
+    row = (added[2] - added[1]) / (12 * in_both_arms)
+    return row, (reported[2] - reported[1]) / in_both_arms
 
 
 def _inside(arm: ServedArm) -> float:

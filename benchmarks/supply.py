@@ -23,7 +23,8 @@ from simulator.log.items import ItemFacts
 from simulator.log.metadata import Metadata
 from simulator.log.metrics import SUPPLY_METRICS, metric
 from simulator.stats import intervals
-from simulator.stats.supply import Exposures, SupplySide, supply_side
+from simulator.stats.exposures import Exposures
+from simulator.stats.supply import SupplySide, supply_side
 from simulator.stats.tests import t_test
 
 Floats = npt.NDArray[np.float64]

@@ -25,8 +25,9 @@ from simulator.report.sections import first_screen
 from simulator.report.stored import as_json
 from simulator.stats import supply
 from simulator.stats.choices import Choices
+from simulator.stats.exposures import Exposures, unknown_supply
 from simulator.stats.margins import Margins
-from simulator.stats.supply import Exposures, SupplySide, asked, gini, gini_values, supply_side
+from simulator.stats.supply import SupplySide, asked, gini, gini_values, supply_side
 from tests.worlds import feedback_log, interleaved_log, switchback_log, with_fits
 
 
@@ -595,13 +596,13 @@ def test_metrics_that_are_asked_for() -> None:
 
 
 def test_why_nothing_is_known_of_a_log() -> None:
-    assert supply.unknown(small_log(ROWS).metadata) is None
-    assert supply.unknown(interleaved_log(3, 0.5).metadata) == (
+    assert unknown_supply(small_log(ROWS).metadata) is None
+    assert unknown_supply(interleaved_log(3, 0.5).metadata) == (
         "the arms share each slate, and what each would show alone is not known"
     )
     switched = switchback_log([0, 1], np.ones((3, 2), dtype=int))
-    assert supply.unknown(switched.metadata) == (
+    assert unknown_supply(switched.metadata) == (
         "the arms serve on different days, and what is shown depends on the days before"
     )
     history = small_log([row for row in ROWS if row[0] == 0], arms=("history",), control="")
-    assert supply.unknown(history.metadata) == "the log is a history: there are no arms"
+    assert unknown_supply(history.metadata) == "the log is a history: there are no arms"

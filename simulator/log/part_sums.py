@@ -9,6 +9,7 @@ day are added as the rows stream, since no user's rows in an arm lie in two part
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -161,6 +162,12 @@ def _kept(log: EventLog, names: Collection[str]) -> Iterator[dict[str, CellSums]
     """
     run = Workspace.of_log(log)
     if run is None or not run.ledger.file.is_file():
+        return None
+    if not all(part.resolve().is_relative_to(run.log) for part in log.parts):
+        return None
+    # Sums are of what the log said of itself when it was written; the control changes none.
+    written = EventLog.open(log.parts[0]).metadata
+    if dataclasses.replace(written, control=log.metadata.control) != log.metadata:
         return None
     files = {part: run.sums_of(part) for part in log.parts}
     listed = run.ledger.pieces()

@@ -62,6 +62,7 @@ from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
 from simulator.stats.contrasts import Further
 from simulator.stats.decision import Ground, decide
+from simulator.stats.exposures import Exposures, unknown_supply
 from simulator.stats.intervals import two_sided
 from simulator.stats.margins import Margin, Margins, answer_margins, planned
 from simulator.stats.methods import MethodLift, method_lifts, method_margins, unknown
@@ -160,8 +161,8 @@ def gather(
     """
     meta, choices = log.metadata, choices or Choices()
     progress("report: sums", 0, 4, {})
-    unsupplied = supply.unknown(meta)
-    exposures = None if unsupplied else supply.Exposures(meta, ItemFacts.of_log(log))
+    unsupplied = unknown_supply(meta)
+    exposures = None if unsupplied else Exposures(meta, ItemFacts.of_log(log))
     summed, counts = read(log, exposures, inspect=inspect)
     sums, silent = answered(summed)
     declares = declarations(better, roles)

@@ -13,9 +13,8 @@ from simulator.log.items import ItemFacts
 from simulator.log.part_sums import Summing, add_up, keep
 from simulator.log.workspace import Workspace
 from simulator.report.counts import Counter, Counts
-from simulator.stats import supply
+from simulator.stats.exposures import Exposures, unknown_supply
 from simulator.stats.freshness import FreshSums
-from simulator.stats.supply import Exposures
 from simulator.stats.units import UserSums
 from simulator.stats.user_days import UserDays
 from simulator.users.learned.support import SupportCounts, is_measured
@@ -59,7 +58,7 @@ def keep_sums(run: Workspace, parts: Sequence[Path]) -> Iterator[int]:
     log = EventLog.open(parts[0])
     meta, items = log.metadata, ItemFacts.of_log(log)
     nothing: list[Summing] = [UserSums(log, of_part=True), Counter(log)]
-    if supply.unknown(meta) is None:
+    if unknown_supply(meta) is None:
         nothing.append(Exposures(meta, items))
     if meta.scenario.get("items") is not None and items.uploaded is not None:
         nothing.append(FreshSums(meta, items.uploaded, of_part=True))

@@ -11,8 +11,9 @@ from simulator.log.metrics import Metric
 from simulator.report.content import ItemShown, MetricNote, Supply, Verdict
 from simulator.report.sentences import verdict_sentence
 from simulator.stats.choices import Choices
+from simulator.stats.exposures import Exposures
 from simulator.stats.methods import MethodLift, further_method_lifts, unknown
-from simulator.stats.supply import Exposures, SupplySide, supply_side
+from simulator.stats.supply import SupplySide, supply_side
 from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import FAMILIES, Lift, compared_further, in_families
 

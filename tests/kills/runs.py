@@ -209,7 +209,7 @@ def content(out: Path) -> dict[str, Any]:
     """Log and models of a finished run as bytes, and its report without the runtime."""
     files = [
         path
-        for name in ("log", "models")
+        for name in ("log", "sums", "models")
         for path in sorted((out / name).rglob("*"))
         if path.is_file()
     ]
