@@ -14,6 +14,9 @@ from policies.base import DoubleArray, IntArray
 from policies.elementary import logs2
 from simulator.log.eventlog import EventLog
 from simulator.log.items import ItemFacts
+from simulator.log.metadata import Metadata
+from simulator.log.part_sums import InArrays, add_up
+from simulator.log.schema import LogRows
 from simulator.log.workspace import Workspace
 
 Array = npt.NDArray[Any]
@@ -79,18 +82,37 @@ class DerivedColumns:
             rows[f"{name}_pairs"], rows[f"{name}_unlike"] = pairs, unlike
 
 
+class ShownBefore(InArrays):
+    """Impressions of each item before the A/B.
+
+    Attributes:
+        columns: of the log that `add` reads.
+        before: `[n_items + 1]`.
+    """
+
+    def __init__(self, meta: Metadata) -> None:
+        self.columns = (*meta.key, "t", "item")
+        self.before = np.zeros(meta.n_items + 1, dtype=np.int64)
+
+    def arrays(self) -> dict[str, IntArray]:
+        """As `Exposures` calls them."""
+        return {"shown before": self.before}
+
+    def add(self, rows: LogRows) -> None:
+        """Add a stretch."""
+        old = rows["item"][rows["t"] < 0]
+        # The rules, to which a row may not be held yet, name other items.
+        np.add.at(self.before, old[old < len(self.before)].astype(np.int64), 1)
+
+
 def _history(log: EventLog) -> IntArray:
     """Impressions of each item before the A/B, `[n_items + 1]`; a part of a run's log has that of
     its run.
     """
-    run = Workspace.of_log(log)
-    log = log if run is None else run.history(log.metadata.n_users) or log
-    shown = np.zeros(log.metadata.n_items + 1, dtype=np.int64)
-    for batch in log.batches(["item", "t"]):
-        old = batch["item"].to_numpy()[batch["t"].to_numpy() < 0]
-        known = old[old < len(shown)]  # the rules, to which a row may not be held yet, name others
-        np.add.at(shown, known.astype(np.int64), 1)
-    return shown
+    run, shown = Workspace.of_log(log), ShownBefore(log.metadata)
+    history = None if run is None else run.history(log.metadata.n_users)
+    add_up(history or log, [shown])
+    return shown.before
 
 
 def _pairs(
