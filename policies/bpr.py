@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from policies.base import IntArray, Sequences
 from policies.layers import initialise
 from policies.losses import Loss, Objective
-from policies.operators import Embedding
 from policies.train import Training
+from policies.users import user_vectors
 from policies.vectors import Batch, Network, VectorPolicy
 
 
@@ -23,9 +23,9 @@ class BPRNetwork(Network):
     unknown users have w = 0.
     """
 
-    def __init__(self, n_users: int, n_items: int, width: int) -> None:
+    def __init__(self, n_users: int, n_items: int, width: int, user_rows: int = 0) -> None:
         super().__init__(n_items, width)
-        self.users = Embedding(n_users + 1, width, padding_idx=0)
+        self.users = user_vectors(n_users, width, user_rows)
         self.bias = nn.Parameter(torch.zeros(n_items + 1, 1))
         initialise(self, std=0.1)
 
@@ -69,8 +69,13 @@ class BPR(VectorPolicy):
     plain gradient steps. lambda is `training.decay`, which is 0 unless it is set: by default
     nothing but early stopping holds Theta back. The order of clicks is not looked at; a user
     unknown to the log gets the items of largest bias.
+
+    Attributes:
+        user_rows: of the table into which users' vectors are hashed (`policies.users`); 0: a vector
+            of each user's own.
     """
 
+    user_rows: int = 0
     loss: Loss = field(default_factory=lambda: Loss("bpr"))
     training: Training = field(default_factory=lambda: Training(batch=2048, epochs=200))
 
@@ -78,9 +83,13 @@ class BPR(VectorPolicy):
         "training": Training(epochs=200, patience=0, rate=0.01)
     }
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.at_least(0, "user_rows")
+
     def network(self, n_users: int, n_items: int) -> BPRNetwork:
         """Untrained user and item vectors."""
-        return BPRNetwork(n_users, n_items, self.width)
+        return BPRNetwork(n_users, n_items, self.width, self.user_rows)
 
     def reads(self) -> int:
         """No clicks: the user alone counts."""

@@ -17,9 +17,10 @@ from policies.base import Catalogue, Fitting, Histories, IntArray, Sequences, Sl
 from policies.jit import njit
 from policies.layers import initialise
 from policies.losses import Loss, Objective
-from policies.operators import Embedding, Linear
+from policies.operators import Linear
 from policies.retrieval import interest_of, pooled, ties
 from policies.train import Training
+from policies.users import user_vectors
 from policies.vectors import Batch, Network, VectorPolicy
 
 
@@ -103,7 +104,7 @@ class ComiRecNetwork(Network):
         self.users: nn.Embedding | None = None
         self.user_map: nn.Linear | None = None
         if policy.user_aware:
-            self.users = Embedding(n_users + 1, policy.width, padding_idx=0)
+            self.users = user_vectors(n_users, policy.width, policy.user_rows)
             self.user_map = Linear(policy.width, policy.width, bias=False)
         self.user_dropout = policy.user_dropout
         initialise(self, std=policy.width**-0.5)
@@ -167,6 +168,8 @@ class ComiRec(VectorPolicy):
         interests: query vectors of a user.
         rounds: of the routing.
         user_aware: add a user vector.
+        user_rows: of the table into which users' vectors are hashed (`policies.users`); 0: a vector
+            of each user's own.
         user_dropout: probability that a training sample hides its user.
         cuts: samples of each user and epoch, at most.
         category: item column of the catalogue that `diversity` looks at.
@@ -180,6 +183,7 @@ class ComiRec(VectorPolicy):
     interests: int = 4
     rounds: int = 3
     user_aware: bool = False
+    user_rows: int = 0
     user_dropout: float = 0.5
     cuts: int = 10
     category: str = "tag"
@@ -190,6 +194,12 @@ class ComiRec(VectorPolicy):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.at_least(1, "length", "interests", "rounds", "cuts")
+        self.at_least(0, "user_rows")
+        if self.user_rows and not self.user_aware:
+            raise ValueError(
+                "the 'user_rows' parameter of ComiRec is of its user vectors: set 'user_aware', or"
+                f" leave it out; got {self.user_rows}"
+            )
         if not 0 <= self.user_dropout <= 1 or not self.diversity >= 0:
             raise ValueError(
                 "'user_dropout' of ComiRec must be within 0..1 and 'diversity' at least 0; got"

@@ -40,6 +40,7 @@ class Purpose(IntEnum):
     WEIGHT = 20
     UPLOAD = 21
     LEARN = 22
+    HASH = 23
 
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from policies.base import Params
 from policies.dropout import Dropout
 from policies.operators import Embedding, Linear
+from policies.users import user_vectors
 from recgpt.attention import ATTENTION, AttentionLayer, State
 
 Layer = Literal["items", "output"]
@@ -43,6 +44,8 @@ class Shape(Params):
         attention_dropout: of the attention weights.
         dropout: of what attention and feed-forward network add.
         users: the user module: a `free` vector for each user (eq. 3), or `none`.
+        user_rows: of the table into which these are hashed (`policies.users`); 0: as many as there
+            are users.
         user_dropout: share of the training rows that do without their user vector.
         masked: whether padding is hidden from attention; else every history is padded to `length`
             and padding is attended to.
@@ -66,6 +69,7 @@ class Shape(Params):
     attention_dropout: float = 0.0
     dropout: float = 0.2
     users: Literal["none", "free"] = "free"
+    user_rows: int = 0
     user_dropout: float = 0.5
     masked: bool = True
     output: Literal["tied", "untied", "biased"] = "tied"
@@ -82,6 +86,11 @@ class Shape(Params):
                 raise ValueError(
                     f"the {name!r} of a shape must be within [0, 1); got {getattr(self, name)}"
                 )
+        if self.user_rows < 0 or (self.user_rows and self.users == "none"):
+            raise ValueError(
+                "the 'user_rows' of a shape must be at least 0, and 0 where 'users' is none; got"
+                f" {self.user_rows} with users {self.users!r}"
+            )
         if not 0 <= self.user_dropout <= 1:
             raise ValueError(
                 f"the 'user_dropout' of a shape must be within 0..1; got {self.user_dropout}"
@@ -292,9 +301,9 @@ class GPT(nn.Module):
         self.items = Embedding(n_items + 1, shape.width, padding_idx=0)
         self.positions = Embedding(shape.length, shape.width)
         self.segments = Embedding(2, shape.width)
-        self.users = (
-            Embedding(n_users + 1, shape.width, padding_idx=0) if shape.users == "free" else None
-        )
+        self.users: Embedding | None = None
+        if shape.users == "free":
+            self.users = user_vectors(n_users, shape.width, shape.user_rows)
         self.norm = nn.LayerNorm(shape.width) if shape.embedding_norm else nn.Identity()
         self.dropout = Dropout(shape.embedding_dropout)
         self.blocks = nn.ModuleList(RecGPTBlock(shape) for _ in range(shape.layers))
@@ -437,7 +446,7 @@ class GPT(nn.Module):
         """
         if self.users is None:
             return torch.zeros_like(users), torch.zeros(len(users), device=users.device)
-        known = (users >= 0) & (users < self.users.num_embeddings - 1)
+        known = (users >= 0) & (users < self.n_users)
         counts = known.float()
         if self.training and self.shape.user_dropout:
             drawn = torch.rand(len(users), device=users.device)

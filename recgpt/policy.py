@@ -344,8 +344,9 @@ class PreTrain(NetworkPolicy):
     def _restored(self, state: Mapping[str, npt.NDArray[Any]], prefix: str) -> GPT:
         """The network whose weights begin with `prefix` in a state."""
         n_items = len(state[prefix + "items.weight"]) - 1
-        users = state.get(prefix + "users.weight")
-        n_users = 0 if users is None else len(users) - 1
+        users, n_users = state.get(prefix + "users.weight"), 0
+        if users is not None:
+            n_users = int(state.get(prefix + "users.n_users", len(users) - 1))
         network = self.network(n_users, n_items)
         load_weights(network, state, prefix)
         return network.eval()

@@ -29,10 +29,10 @@ Weights = dict[str, Tensor]
 
 def is_covered(shape: Shape) -> bool:
     """Whether a network of this form has a pass here: softmax attention without dropout of its
-    weights or terms for distances, norms after each part, no trace.
+    weights or terms for distances, norms after each part, no trace, no hashed users.
     """
     is_plain = shape.attention == "softmax" and not shape.attention_dropout and not shape.relative
-    return is_plain and shape.norm == "post" and not shape.trace
+    return is_plain and shape.norm == "post" and not (shape.trace or shape.user_rows)
 
 
 @dataclass(frozen=True)
