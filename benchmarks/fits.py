@@ -5,7 +5,9 @@ CPU seconds of each fit of an arm, in a process of its own with one thread, and 
 ten items hold the last click of a user, which was left out (HR@10). With `--before`, a checkout of
 another revision, one fit of that revision's code and scenario is made, too, on the same clicks.
 `python -m benchmarks.fits --stacked`: a step of eight small RecGPTs one after another, and of
-the same eight as one network with stacked weights. Compare figures of one run only.
+the same eight as one network with stacked weights.
+`python -m benchmarks.fits --best`: a training step of the best network of the tables through its
+module and through the pass that is written out. Compare figures of one run only.
 """
 
 from __future__ import annotations
@@ -146,6 +148,36 @@ def stacked(rows: int) -> tuple[float, float]:
     return float(np.median(seconds[0])), float(np.median(seconds[1]))
 
 
+def best(rows: int) -> tuple[float, float]:
+    """CPU seconds of a step of `rows` windows of 1 to 12 clicks among 12,000 items, forward and
+    backward: by the module, and written out. Medians.
+    """
+    import torch
+
+    from policies.losses import sampled_softmax
+    from recgpt.model import GPT, Shape
+    from recgpt.rows import hidden_at
+    from simulator.reproduce.systems import BEST
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = GPT(12_000, 1, Shape(**BEST)).initialise(torch.Generator().manual_seed(0)).train()
+    tokens = torch.randint(1, 12_001, (rows, 12))
+    tokens[torch.arange(12) < torch.randint(0, 12, (rows, 1))] = 0
+    asked = tokens != 0
+    users, log_q = torch.full((rows,), -1), torch.zeros(12_001)
+    targets, negatives = (torch.randint(1, 12_001, (n,)) for n in (int(asked.sum()), 1024))
+    seconds: list[list[float]] = [[], []]
+    for _ in range(60):
+        for is_written_out, spent in enumerate(seconds):
+            start = time.thread_time()
+            with patch("recgpt.rows.is_covered", return_value=bool(is_written_out)):
+                hidden = hidden_at(model, tokens, users, None, asked)
+            sampled_softmax(hidden, model.vectors("items"), targets, negatives, log_q).backward()
+            spent.append(time.thread_time() - start)
+    return float(np.median(seconds[0])), float(np.median(seconds[1]))
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -154,6 +186,7 @@ def main() -> None:
     parser.add_argument("--fits", type=int, default=8)
     parser.add_argument("--before", type=Path, help="checkout of another revision")
     parser.add_argument("--stacked", action="store_true")
+    parser.add_argument("--best", action="store_true")
     parser.add_argument("--one", nargs=3, metavar=("CLICKS", "ARM", "SEED"))
     options = parser.parse_args()
     if options.stacked:
@@ -161,6 +194,10 @@ def main() -> None:
             one_by_one, at_once = stacked(rows)
             ratio = at_once / one_by_one
             print(f"{rows} windows: {one_by_one:.3f} s, stacked {at_once:.3f} s ({ratio:.2f})")
+        return
+    if options.best:
+        module, written = best(64)
+        print(f"module {module:.4f} s, written out {written:.4f} s ({written / module:.2f})")
         return
     if options.scenario is None:
         parser.error("a scenario is needed")

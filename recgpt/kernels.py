@@ -1,6 +1,6 @@
 """Compiled parts of a pass over the tokens of a batch (`recgpt.rows`): attention, layer norms with
-what is added before them, and the embedding, each with its gradient. No product of matrices with
-weights lives here.
+what is added before them, the embedding, and the trace, each with its gradient. No product of
+matrices with weights lives here.
 
 Loops may add in any order (`FAST`), so that they are vectors: their last bits are those of a kind
 of processor, as those of torch's own kernels are. Importing this module imports numba.
@@ -17,6 +17,9 @@ from policies.jit import njit
 
 EPSILON = np.float32(1e-5)
 """Of a layer norm, as torch's."""
+
+LEAST_WEIGHT = np.float32(1e-6)
+"""Of a trace, by which its sums are divided at least: where there is nothing in the mean."""
 
 LANES = 16
 """Attention computes so many keys at once: the last ones of a row may be none."""
@@ -49,7 +52,14 @@ def _combine(weight: Any, first: int, rows: Any, n: int, width: int, out: Any) -
 
 @njit(nogil=True, fastmath=FAST)
 def attend(
-    queries: Any, both: Any, offsets: Any, asked: Any, asked_offsets: Any, heads: int, out: Any
+    queries: Any,
+    both: Any,
+    offsets: Any,
+    asked: Any,
+    asked_offsets: Any,
+    heads: int,
+    distance: Any,
+    out: Any,
 ) -> Any:
     """Causal softmax attention of the asked tokens over all tokens of their own window.
 
@@ -60,13 +70,15 @@ def attend(
         asked: `[P]` which tokens ask, ascending.
         asked_offsets: `[B + 1]` where windows begin among the asked.
         heads: m.
+        distance: `[m, R]` what is added to the score of a token so far back, the farthest first; R
+            is at least the longest window, or 0: nothing is added.
         out: `[P, d]` output.
 
     Returns:
         The weights `[m, P, W]` of the tokens of the window, from its first on; W is the longest
         window, and some.
     """
-    width = queries.shape[1]
+    width, reach = queries.shape[1], distance.shape[1]
     own = width // heads
     longest = 0
     for b in range(len(offsets) - 1):
@@ -94,6 +106,10 @@ def attend(
                 for c in range(own):
                     query[c] = queries[p, first + c] * scale
                 _combine(query, 0, keys, own, wide, scores)
+                if reach > 0:
+                    terms = distance[h, reach - seen :]
+                    for j in range(seen):
+                        scores[j] += terms[j]
                 for j in range(seen, wide):
                     scores[j] = np.float32(-np.inf)
                 softmax(scores, wide, powers, factors)
@@ -116,11 +132,13 @@ def attend_backward(
     asked_offsets: Any,
     to_queries: Any,
     to_both: Any,
+    to_distance: Any,
 ) -> None:
     """The gradient of `attend`, whose arguments and result these are, by the gradient `grad`
-    `[P, d]` of its output: that of the queries `[P, d]`, and of keys and values `[T, 2 d]`.
+    `[P, d]` of its output: that of the queries `[P, d]`, of keys and values `[T, 2 d]`, and what
+    is added to that of the distances `[m, R]`.
     """
-    heads, width = len(shares), queries.shape[1]
+    heads, width, reach = len(shares), queries.shape[1], to_distance.shape[1]
     own, longest = width // heads, shares.shape[2]
     scale = np.float32(1.0 / np.sqrt(own))
     values = np.zeros((own, longest), dtype=np.float32)
@@ -152,6 +170,10 @@ def attend_backward(
                     mean += share[j] * slope[j]
                 for j in range(wide):
                     slope[j] = share[j] * (slope[j] - mean)
+                if reach > 0:
+                    to_terms = to_distance[h, reach - seen :]
+                    for j in range(seen):
+                        to_terms[j] += slope[j]
                 _combine(slope, 0, keys, seen, own, mixed)
                 for c in range(own):
                     to_queries[p, first + c] = mixed[c] * scale
@@ -350,3 +372,127 @@ def embed_backward(
             to_positions[position, c] += to_row[c]
             to_segments[segment, c] += to_row[c]
             to_users[user, c] += to_row[c] * known[i]
+
+
+@njit(nogil=True, fastmath=FAST, forceinline=True)
+def _decayed_sums(rows: Any, counted: Any, g: Any, sums: Any, weights: Any) -> None:
+    """The sums and weights of a trace after each token of a window: `sums` `[1 + n, d]` and
+    `weights` `[1 + n]`, which begin with zeros.
+    """
+    for i in range(len(rows)):
+        if counted[i]:
+            for c in range(rows.shape[1]):
+                sums[i + 1, c] = g * sums[i, c] + rows[i, c]
+            weights[i + 1] = g * weights[i] + ONE
+        else:
+            sums[i + 1] = sums[i]
+            weights[i + 1] = weights[i]
+
+
+@njit(nogil=True, fastmath=FAST)
+def add_trace(
+    x: Any,
+    counted: Any,
+    offsets: Any,
+    asked: Any,
+    asked_offsets: Any,
+    g: Any,
+    share: Any,
+    gain: Any,
+    shift: Any,
+    whitened: Any,
+    out: Any,
+) -> Any:
+    """Adds the trace (`recgpt.model.Trace`) of the asked tokens to `out`.
+
+    Args:
+        x: `[N, d]` what tokens begin as.
+        counted: `[T]` whether they are in the mean.
+        offsets, asked, asked_offsets: as in `attend`.
+        g: decay.
+        share: by which the norm's result is multiplied.
+        gain, shift: `[d]` of the norm.
+        whitened: `[P, d]` output.
+        out: `[., d]` whose first P rows are those of the asked tokens.
+
+    Returns:
+        1 over the deviation of each mean, `[P]`.
+    """
+    n, d = np.diff(offsets).max(), x.shape[1]
+    sums, weights = np.zeros((n + 1, d), dtype=np.float32), np.zeros(n + 1, dtype=np.float32)
+    mean, trace = np.empty(d, dtype=np.float32), np.empty(d, dtype=np.float32)
+    inverse = np.empty(len(asked), dtype=np.float32)
+    for b in range(len(offsets) - 1):
+        begin, end = offsets[b], offsets[b + 1]
+        _decayed_sums(x[begin:end], counted[begin:end], g, sums, weights)
+        for p in range(asked_offsets[b], asked_offsets[b + 1]):
+            at = asked[p] - begin + 1
+            weight = max(weights[at], LEAST_WEIGHT)
+            for c in range(d):
+                mean[c] = sums[at, c] / weight
+            inverse[p] = _normalise(mean, gain, shift, whitened[p], trace)
+            for c in range(d):
+                out[p, c] += share * trace[c]
+    return inverse
+
+
+@njit(nogil=True, fastmath=FAST)
+def add_trace_backward(
+    grad: Any,
+    x: Any,
+    counted: Any,
+    offsets: Any,
+    asked: Any,
+    asked_offsets: Any,
+    g: Any,
+    share: Any,
+    gain: Any,
+    shift: Any,
+    whitened: Any,
+    inverse: Any,
+    to_x: Any,
+    to_norm: Any,
+) -> Any:
+    """The gradient of `add_trace`, whose arguments and result these are, by the gradient `grad`
+    `[., d]` of its output: added to that of the tokens `[N, d]`, and to those of gain and shift
+    `[2, d]`. Returns those of `g` and of `share`.
+    """
+    n, d = np.diff(offsets).max(), x.shape[1]
+    sums, weights = np.zeros((n + 1, d), dtype=np.float32), np.zeros(n + 1, dtype=np.float32)
+    row, to_mean = np.empty(d, dtype=np.float32), np.empty(d, dtype=np.float32)
+    to_sum = np.empty(d, dtype=np.float32)
+    to_g, to_share = 0.0, 0.0
+    for b in range(len(offsets) - 1):
+        begin, end = offsets[b], offsets[b + 1]
+        _decayed_sums(x[begin:end], counted[begin:end], g, sums, weights)
+        to_sum[:] = ZERO
+        to_weight = ZERO
+        p = asked_offsets[b + 1] - 1
+        for i in range(end - 1, begin - 1, -1):
+            at = i - begin + 1
+            if p >= asked_offsets[b] and asked[p] == i:
+                total = ZERO
+                for c in range(d):
+                    total += grad[p, c] * (whitened[p, c] * gain[c] + shift[c])
+                    row[c] = grad[p, c] * share
+                to_share += float(total)
+                _normalise_backward(
+                    row, gain, whitened[p], inverse[p], to_norm[0], to_norm[1], to_mean
+                )
+                if weights[at] > LEAST_WEIGHT:
+                    one_over = ONE / weights[at]
+                    along = ZERO
+                    for c in range(d):
+                        to_sum[c] += to_mean[c] * one_over
+                        along += to_mean[c] * sums[at, c]
+                    to_weight -= along * one_over * one_over
+                p -= 1
+            if counted[i]:
+                along = to_weight * weights[at - 1]
+                for c in range(d):
+                    to_x[i, c] += to_sum[c]
+                    along += to_sum[c] * sums[at - 1, c]
+                    to_sum[c] *= g
+                to_weight *= g
+                to_g += float(along)
+    return to_g, to_share

@@ -21,7 +21,7 @@ from torch.autograd.function import once_differentiable
 from policies.base import IntArray
 from policies.dropout import level_of, random_bytes
 from policies.operators import GRAIN, LARGE, outer_sum, product, sparse_rows
-from recgpt.model import GPT, Shape
+from recgpt.model import GPT, REAL, Shape
 
 Array = npt.NDArray[np.float32]
 Weights = dict[str, Tensor]
@@ -29,10 +29,10 @@ Weights = dict[str, Tensor]
 
 def is_covered(shape: Shape) -> bool:
     """Whether a network of this form has a pass here: softmax attention without dropout of its
-    weights or terms for distances, norms after each part, no trace, no hashed users.
+    weights, norms after each part, no hashed users.
     """
-    is_plain = shape.attention == "softmax" and not shape.attention_dropout and not shape.relative
-    return is_plain and shape.norm == "post" and not (shape.trace or shape.user_rows)
+    is_softmax = shape.attention == "softmax" and not shape.attention_dropout
+    return is_softmax and shape.norm == "post" and not shape.user_rows
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ class _Pass(torch.autograd.Function):
     ) -> Tensor:
         weights = {name: tensor.detach() for name, tensor in zip(names, tensors, strict=True)}
         embedding = _Embedding(model, batch, weights)
-        x, blocks = embedding.forward(), []
+        start, blocks = embedding.forward(), []
+        x = start
         everyone = np.arange(len(batch.known))
         for number in range(len(model.blocks)):
             is_last = number == len(model.blocks) - 1
@@ -114,7 +115,12 @@ class _Pass(torch.autograd.Function):
             block = _Block(model, batch, f"blocks.{number}.", weights, asked)
             x = block.forward(x)
             blocks.append(block)
-        ctx.parts, ctx.names, ctx.n_asked = (embedding, *blocks), names, len(batch.asked)
+        trace = None
+        if model.trace is not None:
+            trace = _Trace(batch, weights)
+            trace.add(start, x)
+        ctx.parts, ctx.trace = (embedding, blocks), trace
+        ctx.names, ctx.n_asked = names, len(batch.asked)
         return torch.from_numpy(x[: ctx.n_asked])
 
     @staticmethod
@@ -124,8 +130,13 @@ class _Pass(torch.autograd.Function):
         grad[: ctx.n_asked] = grads[0].numpy()
         grad[ctx.n_asked :] = 0
         found: Weights = {}
-        for part in reversed(ctx.parts):
-            grad = part.backward(grad, found)
+        embedding, blocks = ctx.parts
+        to_start = grad
+        for block in reversed(blocks):
+            to_start = block.backward(to_start, found)
+        if ctx.trace is not None:
+            ctx.trace.backward(grad, to_start, found)
+        embedding.backward(to_start, found)
         return None, None, None, *(found.get(name) for name in ctx.names)
 
 
@@ -178,7 +189,7 @@ class _Embedding:
         )
         return out
 
-    def backward(self, grad: Array, found: Weights) -> Array:
+    def backward(self, grad: Array, found: Weights) -> None:
         from recgpt.kernels import embed_backward
 
         indices, n_rows = self.batch.indices.copy(), [len(table) for table in self.tables]
@@ -213,7 +224,6 @@ class _Embedding:
             found["items.weight"][0] = 0  # padding learns nothing
         if self.is_normed:
             found["norm.weight"], found["norm.bias"] = map(torch.from_numpy, to_norm)
-        return grad
 
 
 class _AddAndNorm:
@@ -271,6 +281,9 @@ class _Block:
         self.own = {
             key.removeprefix(name): part for key, part in weights.items() if key.startswith(name)
         }
+        self.distance = np.zeros((self.heads, 0), dtype=np.float32)
+        if model.shape.relative:
+            self.distance = self.own["attention.distance"].flip(1).numpy()
         level = level_of(model.shape.dropout)
         self.norms = [
             _AddAndNorm(weights, name + part, level, len(asked))
@@ -297,6 +310,7 @@ class _Block:
             self.asked,
             self.asked_offsets,
             self.heads,
+            self.distance,
             self.mixed,
         )
         joined = _times(self.mixed, own["attention.out.weight"], own["attention.out.bias"])
@@ -331,6 +345,7 @@ class _Block:
         found[name + "attention.out.weight"] = _outer(to_joined, self.mixed)
         to_mixed = _times(to_joined, own["attention.out.weight"].T)
         to_queries, to_both = np.zeros_like(self.queries), np.zeros_like(self.both)
+        to_distance = np.zeros_like(self.distance)
         attend_backward(
             to_mixed,
             self.shares,
@@ -341,7 +356,10 @@ class _Block:
             self.asked_offsets,
             to_queries,
             to_both,
+            to_distance,
         )
+        if self.distance.size:
+            found[name + "attention.distance"] = torch.from_numpy(to_distance).flip(1)
         weight = own["attention.qkv.weight"]
         found[name + "attention.qkv.weight"] = torch.cat(
             [_outer(to_queries, self.asking), _outer(to_both, self.x)]
@@ -353,6 +371,43 @@ class _Block:
         to_x = _times(to_both, weight[width:].T)
         to_x[self.asked] += to_asking[: len(self.asked)]
         return to_x
+
+
+class _Trace:
+    """What is added to the last block's result: a decayed mean (`recgpt.model.Trace`)."""
+
+    def __init__(self, batch: Tokens, weights: Weights) -> None:
+        names = ("decay", "share", "norm.weight", "norm.bias")
+        decay, share, gain, shift = (weights[f"trace.{name}"] for name in names)
+        self.g, self.share = np.float32(decay.sigmoid()), np.float32(share.exp())
+        self.norm = gain.numpy(), shift.numpy()
+        is_click = batch.indices[2] == REAL
+        asked_offsets = np.searchsorted(batch.asked, batch.offsets)
+        self.places = is_click, batch.offsets, batch.asked, asked_offsets
+
+    def add(self, x: Array, out: Array) -> None:
+        """Of the tokens `x` `[N, d]`, to the first P rows of `out`, those of the asked ones."""
+        from recgpt.kernels import add_trace
+
+        self.x = x
+        self.whitened = np.empty((len(self.places[2]), x.shape[1]), dtype=np.float32)
+        self.inverse = add_trace(
+            x, *self.places, self.g, self.share, *self.norm, self.whitened, out
+        )
+
+    def backward(self, grad: Array, to_x: Array, found: Weights) -> None:
+        """Adds the gradient of the tokens to `to_x`, by that of what `add` made."""
+        from recgpt.kernels import add_trace_backward
+
+        to_norm = np.zeros((2, grad.shape[1]), dtype=np.float32)
+        scalars = self.g, self.share, *self.norm
+        kept = self.whitened, self.inverse
+        to_g, to_share = add_trace_backward(
+            grad, self.x, *self.places, *scalars, *kept, to_x, to_norm
+        )
+        found["trace.decay"] = torch.tensor(to_g * float(self.g) * (1 - float(self.g)))
+        found["trace.share"] = torch.tensor(to_share * float(self.share))
+        found["trace.norm.weight"], found["trace.norm.bias"] = map(torch.from_numpy, to_norm)
 
 
 def _times(x: Array, weight: Tensor, bias: Tensor | None = None) -> Array:

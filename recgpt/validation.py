@@ -13,6 +13,7 @@ from policies.base import Histories, IntArray, Sequences
 from policies.blocks import ROWS, one_thread
 from policies.continuation import BEAMS, SHARES, Chosen
 from policies.mixture import WEIGHTS, Mixture, gains_by_weight
+from policies.operators import product
 from policies.retrieval import Exact
 from policies.validation import LastClicks, discount
 from recgpt.walk import Reading, Walk, real_clicks
@@ -52,9 +53,9 @@ class Validation(LastClicks):
 
         def ndcg() -> float:
             with one_thread(), torch.inference_mode():
-                index = Exact(walk.model.vectors(walk.layer).float().cpu().numpy())
                 if walk.mixture is not None:
-                    return self._pool(walk, walk.mixture, index, requests)
+                    return self._pool(walk, walk.mixture, requests)
+                index = Exact(walk.model.vectors(walk.layer).float().cpu().numpy())
                 return self.ndcg(self._items(walk, index, *requests(b)) for b in self.blocks())
 
         return ndcg
@@ -66,20 +67,21 @@ class Validation(LastClicks):
         self,
         walk: Walk,
         mixture: Mixture,
-        index: Exact,
         requests: Callable[[slice], tuple[Histories, Reading]],
     ) -> float:
         """The best NDCG@10 over the weights of the counts; the mixture is left with the smallest
         weight that has it.
         """
         gains = np.zeros(len(WEIGHTS))
+        vectors = walk.model.vectors(walk.layer).float().cpu()
         for block in self.blocks():
             asked, (tokens, segments) = requests(block)
             query, target = walk.queries((tokens, segments), asked.user), self.target[block]
+            inner = product(torch.from_numpy(query), vectors).numpy()
             for start in range(0, len(query), ROWS):
                 rows = slice(start, start + ROWS)
                 clicks = real_clicks(tokens[rows], segments[rows], asked.user[rows])
-                pair = index.scores(query[rows]), mixture.log_shares(clicks)
+                pair = inner[rows], mixture.log_shares(clicks)
                 gains += gains_by_weight(*pair, target[rows], asked.seen[rows], K)
         mixture.weight = WEIGHTS[int(gains.argmax())]
         return float(gains.max() / len(self))

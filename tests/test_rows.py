@@ -83,6 +83,9 @@ FORMS: dict[str, dict[str, Any]] = {
     "ReLU, no users": {"activation": "relu", "users": "none"},
     "padding is read, no norm": {"masked": False, "embedding_norm": False},
     "untied": {"output": "untied"},
+    "distances": {"relative": True, "layers": 2},
+    "trace": {"trace": True},
+    "the best network": {"relative": True, "layers": 2, "trace": True, "users": "none"},
 }
 
 
@@ -128,9 +131,7 @@ def test_users_are_left_out_as_often_as_asked() -> None:
     [
         {"attention": "flow"},
         {"attention_dropout": 0.1},
-        {"relative": True},
         {"norm": "pre"},
-        {"trace": True},
     ],
 )
 def test_other_forms_are_left_to_the_network(form: dict[str, Any]) -> None:

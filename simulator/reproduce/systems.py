@@ -207,13 +207,14 @@ BEST = {
     **WRITTEN,
     "layers": 2,
     "activation": "gelu",
+    "attention_dropout": 0.0,
     "relative": True,
     "users": "none",
     "output": "tied",
     "trace": True,
 }
 """Our best network: as written but for a second layer, GELU, terms for distances, a trace, tied
-output and no user module.
+output, no user module and no dropout of attention weights.
 """
 
 _SAMPLED = {"kind": "sampled", "negatives": 1024, "sampler": "popularity"}
