@@ -105,7 +105,7 @@ def cost(
 
 def _report_rates(folder: Path) -> tuple[float, float]:
     """CPU seconds of a row more that is added up, and of a user's day more in the report."""
-    added, reported, sizes = [], [], (2_000, 10_000, 40_000)  # the first compiles
+    added, reported, sizes = [], [], (2_000, 50_000, 300_000)  # the first compiles
     for n_users in sizes:
         home = folder / f"report-{n_users}"
         home.mkdir()
