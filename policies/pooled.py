@@ -5,7 +5,7 @@ clicks. No model lives here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -21,7 +21,9 @@ from policies.validation import LastClicks
 from policies.vectors import NetworkPolicy
 
 BASE, MIXTURE = "base/", "mixture/"
-"""What the names of the base policy's arrays and of the counts' begin with in the state."""
+"""What the names of the base policy's arrays and of the counts' begin with in the state; those of
+further members begin with their number.
+"""
 
 READ = 128
 """Impressions of a history that the weight is chosen by."""
@@ -38,9 +40,14 @@ class PooledNetwork(Scored):
     have learned from it. The network's epochs are compared without the counts. Its scores should be
     log probabilities, as those of a softmax are; of several interests the nearest one counts.
 
+    Several `members` are fits of the base policy with seeds of their own, whose inner products are
+    averaged: a geometric mean of their probabilities (Genest & Zidek 1986; of networks that differ
+    by their seeds: Lakshminarayanan et al., "Deep Ensembles", NeurIPS 2017).
+
     Attributes:
         policy: name of the base policy, one that serves inner products of a network.
         policy_params: its hyper-parameters.
+        members: fits of the base policy.
         counts: what is pooled in.
         weight: of the counts at serving; None: the one of best NDCG@10 on the validation clicks (1
             without any), 0: the network alone.
@@ -51,6 +58,7 @@ class PooledNetwork(Scored):
 
     policy: str = "sasrec"
     policy_params: dict[str, Any] = field(default_factory=dict)
+    members: int = 1
     counts: TransitionCounts = field(default_factory=TransitionCounts)
     weight: float | None = None
     sample: int = 10_000
@@ -61,17 +69,21 @@ class PooledNetwork(Scored):
                 "the 'weight' parameter of PooledNetwork must be at least 0 and finite; got"
                 f" {self.weight}"
             )
-        if self.sample < 1:
-            raise ValueError(f"the 'sample' of PooledNetwork must be at least 1; got {self.sample}")
-        self.base_ = self._unfitted()
+        for name in ("members", "sample"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"the {name!r} of PooledNetwork must be at least 1; got {getattr(self, name)}"
+                )
+        self.bases_ = [self._unfitted() for _ in range(self.members)]
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
-        """Train the network and count, both without each user's last click; then choose the
+        """Train the networks and count, all without each user's last click; then choose the
         weight.
         """
         held_out = LastClicks(sequences, self.sample, fitting.seed, shortest_first=True)
-        known = sequences if self.base_.holds_out else held_out.history
-        self.base_.fit(known, catalogue, fitting)
+        known = sequences if self.bases_[0].holds_out else held_out.history
+        for number, base in enumerate(self.bases_):
+            base.fit(known, catalogue, _fitting_of(number, fitting))
         self.mixture_ = Mixture(self.counts, 1.0).fit(held_out.history, catalogue, fitting)
         self._serve()
         if len(held_out):
@@ -92,15 +104,21 @@ class PooledNetwork(Scored):
         return WEIGHTS[int(gains.argmax())]
 
     def _serve(self) -> None:
-        """Search the item vectors of the base policy from now on."""
-        self._index = Exact(self.base_.item_vectors())
+        """Search the item vectors of the members from now on."""
+        self._indexes = [Exact(base.item_vectors()) for base in self.bases_]
 
     def _inner(self, histories: Histories) -> FloatArray:
-        """Inner products `[B, n_items + 1]` with the nearest of the base policy's queries."""
-        queries = self.base_.queries(histories)
-        each = [self._index.scores(queries[:, i]) for i in range(queries.shape[1])]
-        inner: FloatArray = np.maximum.reduce(each)
-        return inner
+        """Inner products `[B, n_items + 1]` with the nearest of a member's queries, the mean over
+        the members.
+        """
+        total: FloatArray | None = None
+        for base, index in zip(self.bases_, self._indexes, strict=True):
+            queries = base.queries(histories)
+            each = [index.scores(queries[:, i]) for i in range(queries.shape[1])]
+            inner: FloatArray = np.maximum.reduce(each)
+            total = inner if total is None else total + inner
+        assert total is not None
+        return total / np.float32(self.members)
 
     def scores(self, histories: Histories) -> FloatArray:
         """Log probabilities `[B, n_items + 1]` of all items."""
@@ -109,15 +127,19 @@ class PooledNetwork(Scored):
 
     def fit_params(self) -> dict[str, Any]:
         """Those of the base policy with their defaults, and the own ones."""
-        return {**super().fit_params(), "policy_params": self.base_.params()}
+        return {**super().fit_params(), "policy_params": self.bases_[0].params()}
 
     def parts(self) -> tuple[Policy, ...]:
-        return (self.base_,)
+        return tuple(self.bases_)
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
-        """The base policy's arrays, the counts and the chosen weight."""
-        base = {BASE + name: values for name, values in self.base_.state().items()}
-        return base | {MIXTURE + name: values for name, values in self.mixture_.state().items()}
+        """The members' arrays, the counts and the chosen weight."""
+        arrays = {
+            _prefix(number) + name: values
+            for number, base in enumerate(self.bases_)
+            for name, values in base.state().items()
+        }
+        return arrays | {MIXTURE + name: values for name, values in self.mixture_.state().items()}
 
     def restore(self, state: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Take over what another instance's `state` gave."""
@@ -126,7 +148,8 @@ class PooledNetwork(Scored):
             names = (name for name in state if name.startswith(prefix))
             return {name.removeprefix(prefix): state[name] for name in names}
 
-        self.base_.restore(part(BASE))
+        for number, base in enumerate(self.bases_):
+            base.restore(part(_prefix(number)))
         self.mixture_ = Mixture(self.counts).restore(part(MIXTURE))
         self._serve()
         return self
@@ -139,3 +162,19 @@ class PooledNetwork(Scored):
                 f" of a network, such as sasrec; got {self.policy!r}"
             )
         return base
+
+
+def _prefix(number: int) -> str:
+    """What the names of a member's arrays begin with in the state."""
+    return f"{number}/{BASE}" if number else BASE
+
+
+def _fitting_of(number: int, fitting: Fitting) -> Fitting:
+    """The circumstances of a member's fit: the first one has those of the whole, further ones a
+    seed and a folder of their own.
+    """
+    if number == 0:
+        return fitting
+    seed = int(np.random.SeedSequence([fitting.seed, number]).generate_state(1)[0])
+    folder = None if fitting.folder is None else fitting.folder / f"member-{number}"
+    return replace(fitting, seed=seed, folder=folder)

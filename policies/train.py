@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from policies.base import Fitting, IntArray, Params
 from policies.blocks import length_batches, one_thread
 from policies.staging import staging_of
 
+RISE = 0.03
+"""Share of the steps over which a rate that is not constant rises."""
+
 
 @dataclass
 class Training(Params):
@@ -32,6 +35,8 @@ class Training(Params):
         epochs: at most.
         batch: sequences of a batch, on average.
         rate: learning rate of Adam (Kingma & Ba 2015; beta .9 and .999).
+        schedule: `constant`, or `linear`: the rate rises from 0 over the first `RISE` of the steps
+            of all `epochs` and falls linearly to 0 at their end (Devlin et al., NAACL 2019).
         decay: L2 penalty of all parameters.
         clip: largest norm of the gradient; 0 = no clipping.
         patience: stop after so many validations without a better NDCG@10, and keep the best
@@ -47,6 +52,7 @@ class Training(Params):
     epochs: int = 100
     batch: int = 256
     rate: float = 1e-3
+    schedule: Literal["constant", "linear"] = "constant"
     decay: float = 0.0
     clip: float = 0.0
     patience: int = 10
@@ -64,6 +70,12 @@ class Training(Params):
                 )
         if not self.rate > 0:
             raise ValueError(f"the 'rate' of a training must be above 0; got {self.rate}")
+
+    def rate_at(self, done: float) -> float:
+        """The learning rate where a share `done` of all steps, within 0..1, is done."""
+        if self.schedule == "constant":
+            return self.rate
+        return self.rate * min(done / RISE, (1 - done) / (1 - RISE))
 
 
 @contextmanager
@@ -207,13 +219,14 @@ def _checkpoint(
     targets: IntArray | None,
 ) -> Checkpoint | None:
     """The checkpoint of a training, or None where none is kept. More epochs of the same training
-    have the same one.
+    have the same one, where its rate is constant.
     """
     if fitting.folder is None:
         return None
     rows = [lengths] if targets is None else [lengths, targets]
+    is_constant = training.schedule == "constant"
     identity = {
-        "training": {**asdict(training), "epochs": None},
+        "training": {**asdict(training), **({"epochs": None} if is_constant else {})},
         "seed": fitting.seed,
         "policy": fitting.identity,
         "data": [zlib.crc32(np.ascontiguousarray(part).tobytes()) for part in rows],
@@ -251,6 +264,8 @@ def _epoch(
     model.train()
     total = 0.0
     for number, rows in enumerate(batches):
+        done = (epoch - 1 + (number + 0.5) / len(batches)) / training.epochs
+        optimizer.rate = training.rate_at(done)
         optimizer.forget()
         loss = step(rows)
         value = loss.item()

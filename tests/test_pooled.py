@@ -13,7 +13,7 @@ from policies.examples import Example, chain
 from policies.mixture import WEIGHTS, gains_by_weight
 from policies.pooled import PooledNetwork
 from policies.registry import PolicyError, make
-from policies.retrieval import top_k
+from policies.retrieval import Exact, top_k
 from policies.transitions import Transitions
 from policies.validation import LastClicks, discount
 
@@ -119,3 +119,22 @@ def test_what_it_cannot_be_over_is_named() -> None:
     with pytest.raises(PolicyError, match=r"'weight' parameter of PooledNetwork .* got -1"):
         make(POOLED, {"weight": -1})
     assert make(POOLED, BRIEF).fit_key() == make(POOLED, {**BRIEF, "weight": 0}).fit_key()
+
+
+def test_members_are_fits_of_their_own_and_averaged(
+    example: Example, fitted: PooledNetwork
+) -> None:
+    policy = make(POOLED, {**BRIEF, "members": 2})
+    assert isinstance(policy, PooledNetwork)
+    policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
+    asked = LastClicks(example.sequences, 50, 0).requests(slice(0, 50), 20)
+    each = [Exact(base.item_vectors()).scores(base.queries(asked)[:, 0]) for base in policy.bases_]
+    first = fitted.bases_[0]
+    assert np.array_equal(each[0], Exact(first.item_vectors()).scores(first.queries(asked)[:, 0]))
+    assert not np.allclose(each[0], each[1])
+    mean = (each[0] + each[1]) / 2
+    np.testing.assert_allclose(policy.scores(asked), policy.mixture_.scores(mean, asked), rtol=1e-5)
+    again = make(POOLED, {**BRIEF, "members": 2})
+    assert isinstance(again, PooledNetwork)
+    again.restore(policy.state())
+    assert np.array_equal(again.scores(asked), policy.scores(asked))

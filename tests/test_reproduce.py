@@ -119,7 +119,7 @@ def test_every_row_has_a_system_that_its_policy_accepts() -> None:
 
 def test_both_modes_of_the_network_are_those_of_the_model() -> None:
     for params, shape in ((WRITTEN, Shape.written()), (RELEASED, Shape.released())):
-        assert asdict(shape) == {**params, "relative": False, "trace": False}
+        assert asdict(shape) == {**params, "relative": False, "trace": False, "user_rows": 0}
 
 
 def test_data_sets_are_found_by_either_name(sequences_folder: Path) -> None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from policies.adam import Adam
 from policies.base import Fitting, IntArray
-from policies.train import Training, TrainingState, mean_weights, train
+from policies.train import RISE, Training, TrainingState, mean_weights, train
 
 
 class Line(nn.Module):
@@ -178,3 +179,29 @@ def test_progress_is_called_after_every_epoch() -> None:
 def test_bad_trainings_are_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"the '{name}' of a training must be"):
         Training(**{name: value})  # type: ignore[arg-type]
+
+
+def test_a_linear_rate_rises_shortly_and_falls_to_nothing() -> None:
+    training = Training(rate=2.0, schedule="linear")
+    assert training.rate_at(0) == training.rate_at(1) == 0
+    assert training.rate_at(RISE) == training.rate == 2
+    assert training.rate_at(RISE / 2) == pytest.approx(1)
+    assert training.rate_at((1 + RISE) / 2) == pytest.approx(1)
+    assert Training(rate=2.0).rate_at(0) == Training(rate=2.0).rate_at(1) == 2
+
+
+def test_a_training_takes_the_rates_of_its_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all epochs together, whatever the epoch."""
+    rates: list[float] = []
+    step = Adam.step
+
+    def noting(self: Adam) -> None:
+        rates.append(self.rate)
+        step(self)
+
+    monkeypatch.setattr(Adam, "step", noting)
+    model = nn.Linear(1, 1)
+    training = Training(epochs=3, batch=2, rate=1.0, schedule="linear", patience=0)
+    lengths = np.ones(8, dtype=np.int64)
+    train(model, lambda rows: model(torch.ones(1)).sum(), lengths, training, Fitting())
+    assert rates == pytest.approx([training.rate_at((i + 0.5) / 12) for i in range(12)])

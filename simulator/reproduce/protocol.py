@@ -66,6 +66,10 @@ def choices(family: Family, protocol: Protocol) -> dict[str, str]:
         found["scores"] = (
             "by the output layer W_l that was tuned, where eq. 6 has the item embedding (e_i . F)"
         )
+    if family.members > 1:
+        found["networks"] = (
+            f"{family.members}, each with a seed of its own; the mean of their inner products"
+        )
     return found | dict(family.says)
 
 
@@ -91,6 +95,10 @@ def loss(chosen: Loss) -> str:
 def training(chosen: Training) -> str:
     """A training in words."""
     how = f"up to {chosen.epochs} epochs, batches of {chosen.batch:,}, Adam at {chosen.rate:g}"
+    if chosen.schedule == "linear":
+        from policies.train import RISE
+
+        how += f", falling linearly to 0 after the first {RISE:.0%} of the steps"
     how += f", L2 {chosen.decay:g}" if chosen.decay else ""
     how += f", gradients up to {chosen.clip:g}" if chosen.clip else ""
     if not chosen.patience:

@@ -86,6 +86,7 @@ class Family:
             it is kept from it.
         pooled: whether the network of the policy is pooled with counts (`policies.pooled`), to
             which the hyper-parameters of its arms then belong.
+        members: networks of the pool, each with a seed of its own.
         says: what else it does otherwise than the protocol says, and its hyper-parameters do not
             show (`choices`), by what is chosen.
         role: `floor` (stands beside every table), `baseline` (a row of the paper), `other` (beside
@@ -101,6 +102,7 @@ class Family:
     validates: bool = True
     foundation: str = ""
     pooled: bool = False
+    members: int = 1
     says: Mapping[str, str] = field(default_factory=dict)
     role: str = "baseline"
 
@@ -120,6 +122,8 @@ class Family:
         policy = self.policy
         if self.pooled:
             policy, shared = POOLED, {"policy": policy, "policy_params": shared}
+            if self.members > 1:
+                shared["members"] = self.members
         made = {
             system: {"policy": policy, "params": {**shared, **further}}
             for system, further in arms.items()
@@ -381,6 +385,28 @@ FAMILIES = {
                 "Best pre-train network": {"weight": 0.0},
             },
             role="ours",
+        ),
+        Family(
+            "Three pre-trained",
+            "pretrain",
+            {
+                "shape": BEST,
+                "windows": "last",
+                "start": "spectral",
+                "pretraining_loss": _SAMPLED,
+                "pretraining": {
+                    **TRAINING,
+                    "epochs": 8,
+                    "batch": 64,
+                    "rate": 2e-3,
+                    "schedule": "linear",
+                    "patience": 0,
+                },
+            },
+            {"Three pre-trained": {}, "Three pre-trained network": {"weight": 0.0}},
+            pooled=True,
+            members=3,
+            role="other",
         ),
         Family(
             "Best fine-tuning", "finetune", _TUNED_BEST, foundation="Best pre-train", role="ours"
