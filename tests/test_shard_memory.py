@@ -5,7 +5,6 @@ answers depend on it.
 from __future__ import annotations
 
 import json
-import mmap
 import re
 import tracemalloc
 from pathlib import Path
@@ -32,7 +31,7 @@ from simulator.run.context import Context, Job
 from simulator.run.pipeline import put_source, simulate, simulate_shard
 from simulator.scenario.model import Scenario
 from simulator.users.base import rows_among
-from tests.worlds import paired_log, tiny_scenario, write_scenario
+from tests.worlds import in_file, paired_log, tiny_scenario, write_scenario
 
 SHARD = 1000
 """Users of a shard."""
@@ -217,14 +216,6 @@ def long_log(path: Path, n_rows: int) -> EventLog:
     }
     log = EventLog.from_columns(columns, Metadata((HISTORY,), 51, 7))
     return EventLog.open(log.write(path, row_group=1000))
-
-
-def in_file(array: np.ndarray) -> bool:
-    """Whether an array lies in a file that is mapped into memory."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return isinstance(base, mmap.mmap)
 
 
 def begun(root: Path, alone: Scenario) -> Context:

@@ -15,7 +15,7 @@ from policies.registry import make
 from policies.stretches import Pile, collected
 from policies.validation import LastClicks
 from simulator.serving.ranking import Ranker
-from tests.test_shard_memory import in_file
+from tests.worlds import in_file
 
 N_ITEMS = 30
 BRIEF: dict[str, Any] = {"epochs": 2, "patience": 1, "batch": 64, "sample": 100}
