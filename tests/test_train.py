@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -39,9 +40,12 @@ def step_of(model: Line) -> Callable[[IntArray], Tensor]:
     return step
 
 
-def test_resumed_training_ends_as_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", ["constant", "linear"])
+def test_resumed_training_ends_as_an_uninterrupted_one(
+    tmp_path: Path, schedule: Literal["constant", "linear"]
+) -> None:
     whole, broken = Line(), Line()
-    training = Training(epochs=12, batch=16, rate=0.05, average=3, patience=0)
+    training = Training(epochs=12, batch=16, rate=0.05, schedule=schedule, average=3, patience=0)
     train(whole, step_of(whole), LENGTHS, training, Fitting(seed=3))
 
     class StopHere(Exception):  # noqa: N818 (it is no error)
