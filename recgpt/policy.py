@@ -89,7 +89,7 @@ class PreTrain(NetworkPolicy):
     windows: Literal["last", "all"] = "all"
     start: Literal["normal", "spectral"] = "normal"
     pretraining_loss: Loss = field(default_factory=lambda: Loss("softmax"))
-    pretraining: Training = field(default_factory=lambda: Training(patience=3, epochs=60))
+    pretraining: Training = field(default_factory=lambda: Training(epochs=60))
     counts: TransitionCounts | None = None
     weight: float | None = None
     second: Literal["argmax", "marginal"] = "argmax"
@@ -369,7 +369,7 @@ class FineTune(PreTrain):
     pretrained: str = ""
     ranking: Layer = "output"
     tuning_loss: Loss = field(default_factory=lambda: Loss("softmax"))
-    tuning: Training = field(default_factory=lambda: Training(patience=3, epochs=40, rate=5e-4))
+    tuning: Training = field(default_factory=lambda: Training(epochs=40, rate=5e-4))
 
     @property
     def layer(self) -> Layer:
