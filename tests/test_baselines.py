@@ -150,7 +150,7 @@ def test_bert4rec_learns_from_the_replaced_clicks_only() -> None:
 def test_bpr_scores_are_inner_products_and_biases() -> None:
     users = [[1, 2, 3], [4, 5], []]
     clicks = Clicks(log(users))
-    assert clicks.row.tolist() == [0, 0, 0, 1, 1]
+    assert clicks.batch(np.arange(5), "cpu").user.tolist() == [1, 1, 1, 2, 2]
     assert clicks.batch(np.array([4, 0]), "cpu").targets.tolist() == [[5], [1]]
     policy = BPR(width=4, training=Training(epochs=3, patience=0)).fit(
         log(users), Catalogue(3, 6), Fitting()

@@ -53,6 +53,7 @@ def test_names_are_listed_without_importing_any_policy() -> None:
             "rules",
             "similar",
             "staging",
+            "stretches",
         )
     }
 

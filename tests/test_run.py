@@ -73,6 +73,7 @@ def test_the_log_keeps_its_rules_and_explains_itself(plain_run):
         "models",
         "pieces.jsonl",
         "scenario.yaml",
+        "sums",
     ]
     assert (
         Scenario.load(plain_run / "scenario.yaml").resolved()
