@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -86,12 +87,12 @@ class Summing(Protocol):
         """Add the sums of a part."""
 
 
-class InArrays:
+class InArrays(ABC):
     """Sums that lie in arrays, any row of a log adding to some cells of them."""
 
+    @abstractmethod
     def arrays(self) -> Mapping[str, npt.NDArray[Any]]:
         """By name; what is written into them counts."""
-        raise NotImplementedError
 
     @property
     def names(self) -> Collection[str]:

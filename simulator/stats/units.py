@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
@@ -63,12 +64,12 @@ class GrowingCells:
             self.first = min(self.first, first)
 
 
-class InCells:
+class InCells(ABC):
     """Sums of users that lie in cells, for `part_sums.Summing`."""
 
+    @abstractmethod
     def cells(self) -> Mapping[str, GrowingCells]:
         """By name; what is added to them counts."""
-        raise NotImplementedError
 
     @property
     def names(self) -> Collection[str]:
