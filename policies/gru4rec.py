@@ -33,6 +33,12 @@ class GRU4RecNetwork(SequenceNetwork):
         hidden: Tensor = self.output(self.recurrent(self.dropout(self.items(items)), items))
         return hidden
 
+    def last(self, items: Tensor, user: Tensor) -> Tensor:
+        """As `Network.last`."""
+        state = self.recurrent.last(self.dropout(self.items(items)), items)
+        hidden: Tensor = self.output(state)[:, None]
+        return hidden
+
     def vectors(self) -> Tensor:
         """The input item vectors, or those of the output layer."""
         return self.items.weight if self.outputs is None else self.outputs.weight

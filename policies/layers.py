@@ -80,6 +80,36 @@ class Recurrent(nn.Module):
         out: Tensor = states.gather(1, back.expand(-1, -1, states.shape[2]))
         return out
 
+    def last(self, x: Tensor, items: Tensor) -> Tensor:
+        """The state after the last place, `[B, hidden]`, for serving.
+
+        On a CPU the pass is written out, step by step: torch's own takes ten calls of operators a
+        step, on rows that are no whole vectors.
+        """
+        if x.device.type != "cpu":
+            whole: Tensor = self(x, items)
+            return whole[:, -1]
+        from policies.compiled import recur
+
+        batch, length = items.shape
+        lengths = (items != PADDING).sum(1)
+        lengths[lengths == 0] = length  # as `forward` reads what is padding alone
+        steps = torch.arange(length)
+        place = (steps[:, None] + length - lengths) % length + length * torch.arange(batch)
+        x = x.flatten(0, 1).index_select(0, place.flatten())
+        has_input = (steps[:, None] < lengths).numpy()
+        longest, hidden = int(lengths.max()), self.units.hidden_size
+        states = x.new_zeros(length + 1, batch, hidden)
+        products = x.new_empty(batch, 3 * hidden)
+        for of_input, of_state, input_bias, state_bias in self.units.all_weights:
+            inputs = functional.linear(x, of_input, input_bias).view(length, batch, -1)
+            a, b, h = (tensor.numpy() for tensor in (inputs, products, states))
+            for t in range(longest):
+                torch.addmm(state_bias, states[t], of_state.T, out=products)
+                recur(a[t], b, has_input[t], h[t], h[t + 1])
+            x = states[1:].flatten(0, 1)  # what the next layer reads, before it writes there
+        return states[longest]
+
 
 class AdditiveAttention(nn.Module):
     """Weights w . s(A x_i + b_t) of every place i for every place t >= i, s the logistic function;

@@ -184,6 +184,19 @@ def test_padding_and_unclicked_impressions_change_nothing(
     np.testing.assert_array_equal(policy.queries(longer), policy.queries(plain))
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_written_out_recurrent_pass_is_that_of_training(layers: int) -> None:
+    torch.manual_seed(0)
+    network = GRU4Rec(width=16, hidden=21, layers=layers).network(0, ITEMS).eval()
+    for name, weight in network.recurrent.named_parameters():
+        torch.nn.init.normal_(weight, std=2.0 if "bias" in name else 0.5)
+    items = torch.tensor([[0, 0, 0, 0, 5], [0, 0, 3, 1, 4], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0]])
+    users = torch.zeros(len(items), dtype=torch.long)
+    with torch.inference_mode():
+        whole, last = network(items, users), network.last(items, users)
+    torch.testing.assert_close(last, whole[:, -1:], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_no_place_sees_a_later_one(name: str) -> None:
     torch.manual_seed(0)
