@@ -124,6 +124,29 @@ class Histories:
         arrays = self.arrays()
         return {path: arrays[path] for path in arrays.keys() - _BARE}
 
+    def then(self, item: IntArray) -> Histories:
+        """The requests after a further click on `item` `[B]`, 0 = none, at the time of the request.
+        What else a context tells of an impression is not known of it.
+        """
+        is_none = item == PADDING
+
+        def longer(column: npt.NDArray[Any], value: Any) -> npt.NDArray[Any]:
+            """`value` behind each row; where there is no click, padding before it."""
+            out = np.zeros((len(column), column.shape[1] + 1), dtype=column.dtype)
+            out[:, :-1], out[:, -1] = column, value
+            out[is_none, 1:], out[is_none, 0] = column[is_none], 0
+            return out
+
+        unknown: dict[str, Any] = {"watch": np.nan} if self.watch is not None else {}
+        unknown |= {f"reactions.{kind}": -1 for kind in self.reactions or ()}
+        if self.times is not None and self.time is not None:
+            unknown["times"] = self.time
+        behind = {"items": item, "clicked": True, **unknown}
+        arrays = self.arrays()
+        return Histories.of(
+            arrays | {path: longer(arrays[path], value) for path, value in behind.items()}
+        )
+
     def clicks(self, length: int) -> IntArray:
         """The last `length` clicked items of each history, `[B, length]`, right-aligned, 0 =
         padding.

@@ -14,13 +14,19 @@ enough and none of them needs a sum over the catalogue.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from policies.base import FloatArray, Histories, IntArray, Params
+from policies.validation import discount
+
+K = 10
+
+CHUNK = 1024
+"""Requests whose states are remembered at once."""
 
 BEAMS = (1, 2, 5, 10)
 SHARES = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)
@@ -115,6 +121,23 @@ class Continued:
         is_ahead = (scores > own) | ((scores == own) & before)
         place: IntArray = np.where(is_item.any(axis=1), is_ahead.sum(axis=1), self.items.shape[1])
         return place
+
+
+def best_continuation(found: Iterable[tuple[Continued, IntArray]]) -> Chosen:
+    """The beam and the share with the best NDCG@10, the smallest of equal ones.
+
+    Args:
+        found: batches of requests, continued by as many items as the widest of `BEAMS`, and the
+            item `[B]` that each request looks for.
+    """
+    gains = np.zeros((len(BEAMS), len(SHARES)))
+    for continued, target in found:
+        for i, beam in enumerate(BEAMS):
+            for j, share in enumerate(SHARES):
+                place = continued.place_of(target, continued.marginal(beam, share))
+                gains[i, j] += discount(place[place < K]).sum()
+    beam, share = divmod(int(gains.argmax()), len(SHARES))
+    return Chosen(BEAMS[beam], SHARES[share])
 
 
 @runtime_checkable

@@ -9,7 +9,7 @@ loss to `losses`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,6 +37,20 @@ from policies.operators import LARGE, Embedding
 from policies.retrieval import Exact, Index, Search, by_max
 from policies.train import Training, seeded, train
 from policies.validation import LastClicks
+
+
+@dataclass(frozen=True)
+class Begun:
+    """Where a network stands after `B` histories, and how it goes on from there.
+
+    Attributes:
+        queries: `[B, I, d]` query vectors.
+        after: from items `[B, W]`, each clicked by itself, 0 = none, to the query vectors
+            `[B, W, I, d]` after that click.
+    """
+
+    queries: FloatArray
+    after: Callable[[IntArray], FloatArray]
 
 
 class Network(nn.Module, ABC):
@@ -142,6 +156,16 @@ class NetworkPolicy(Policy, ABC):
     @abstractmethod
     def queries(self, histories: Histories) -> FloatArray:
         """Query vectors `[B, I, d]`, the same bytes for a request however requests are batched."""
+
+    def begin(self, histories: Histories) -> Begun:
+        """Where the network stands after histories. Every further click reads them anew here; a
+        network that remembers them goes on from its memory.
+        """
+
+        def after(clicked: IntArray) -> FloatArray:
+            return np.stack([self.queries(histories.then(item)) for item in clicked.T], axis=1)
+
+        return Begun(self.queries(histories), after)
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Train a network on the clicks of `sequences`; with early stopping each user's last click

@@ -28,19 +28,19 @@ from policies.base import (
     Slates,
 )
 from policies.blocks import ROWS, one_thread
-from policies.continuation import Chosen, Continuation, Continued
+from policies.continuation import CHUNK, Chosen, Continuation, Continued, best_continuation
 from policies.losses import Loss, Objective
 from policies.mixture import Mixture, TransitionCounts
 from policies.popularity import clicks_of_items
 from policies.retrieval import Exact, Index, Search, shares
 from policies.train import Training
-from policies.vectors import NetworkPolicy, load_weights, weights_of
+from policies.vectors import Begun, NetworkPolicy, load_weights, weights_of
 from recgpt.model import GPT, Layer, Shape
 from recgpt.prompts import Prompts, converse, recent
 from recgpt.spectral import spectral
 from recgpt.tuning import pretrain, tune
 from recgpt.validation import Validation
-from recgpt.walk import CHUNK, Merge, Reading, Walk, real_clicks
+from recgpt.walk import Merge, Reading, Walk, real_clicks
 
 MODEL, GENERATOR, MIXED = "model/", "generator/", "mixture/"
 """What the names of the network's weights, of its generator's, and of the mixture's counts begin
@@ -154,7 +154,7 @@ class PreTrain(NetworkPolicy):
             longer = partial(self._read, length=self.shape.length - self.shape.masked)
             n_candidates = min(Chosen.candidates, catalogue.n_items)
             walk = self._walk(self.mixture_)
-            self.chosen_ = validation.best_continuation(walk, longer, n_candidates)
+            self.chosen_ = best_continuation(validation.continued(walk, longer, n_candidates))
 
     def _validation(self, sequences: Sequences, most: int, seed: int) -> Validation:
         return Validation(sequences, most, seed, 4 * self.shape.length)
@@ -284,6 +284,14 @@ class PreTrain(NetworkPolicy):
         """
         with one_thread(), torch.inference_mode():
             return self._walk(None).queries(self.tokens(histories), histories.user)[:, None]
+
+    def begin(self, histories: Histories) -> Begun:
+        """As `NetworkPolicy.begin`, from one memory of the histories; these leave room for the
+        click that comes.
+        """
+        with one_thread(), torch.inference_mode():
+            reading = self._read(histories, self.shape.length - self.shape.masked)
+            return self._walk(None).begin(reading, histories.user)
 
     def score(self, histories: Histories, items: IntArray) -> FloatArray:
         """Inner products `[B, n]` of `items` `[B, n]` with the query vector of the first interest;

@@ -4,18 +4,18 @@ trained here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
 from policies.base import Histories, IntArray, Sequences
 from policies.blocks import ROWS, one_thread
-from policies.continuation import BEAMS, SHARES, Chosen
+from policies.continuation import BEAMS, Continued
 from policies.mixture import WEIGHTS, Mixture, gains_by_weight
 from policies.operators import product
 from policies.retrieval import Exact
-from policies.validation import LastClicks, discount
+from policies.validation import LastClicks
 from recgpt.walk import Reading, Walk, real_clicks
 
 Read = Callable[[Histories], Reading]
@@ -86,25 +86,21 @@ class Validation(LastClicks):
         mixture.weight = WEIGHTS[int(gains.argmax())]
         return float(gains.max() / len(self))
 
-    def best_continuation(self, walk: Walk, read: Read, n_candidates: int) -> Chosen:
-        """The beam and the share of a marginal second step with the best NDCG@10: the smallest of
-        equal ones.
+    def continued(
+        self, walk: Walk, read: Read, n_candidates: int
+    ) -> Iterator[tuple[Continued, IntArray]]:
+        """What a walk expects after the next item, for the widest beam there is, and what is looked
+        for: what a continuation is chosen by.
 
         Args:
             walk: that continues.
             read: what the network is given, with room for a further token.
             n_candidates: best items of the first step that are ranked.
         """
-        gains = np.zeros((len(BEAMS), len(SHARES)))
         with one_thread(), torch.inference_mode():
             index = Exact(walk.model.vectors(walk.layer).float().cpu().numpy())
             for block in self.blocks():
-                asked, target = self.requests(block, self._length), self.target[block]
+                asked = self.requests(block, self._length)
                 who = asked.user, asked.seen
                 found = walk.continued(index, read(asked), *who, n_candidates, max(BEAMS))
-                for i, beam in enumerate(BEAMS):
-                    for j, share in enumerate(SHARES):
-                        place = found.place_of(target, found.marginal(beam, share))
-                        gains[i, j] += discount(place[place < K]).sum()
-        beam, share = divmod(int(gains.argmax()), len(SHARES))
-        return Chosen(BEAMS[beam], SHARES[share])
+                yield found, self.target[block]

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from policies.base import PADDING, FloatArray, Histories, IntArray, Slates
 from policies.blocks import ROWS, fill, length_blocks
-from policies.continuation import Chosen, Continued, distribution
+from policies.continuation import CHUNK, Chosen, Continued, distribution
 from policies.mixture import Mixture
 from policies.retrieval import Exact, Index, Ranked, top_k, top_k_of
+from policies.vectors import Begun
 from recgpt.attention import State
 from recgpt.model import GPT, REAL, Layer, Memory
 
@@ -26,10 +27,6 @@ Reading = tuple[IntArray, IntArray]
 """What a network reads of a batch of histories: tokens and segments `[B, L]`, right-aligned."""
 
 Merge = Literal["interest", "score", "pool"]
-
-
-CHUNK = 1024
-"""Requests whose states are remembered at once."""
 
 
 class Walk:
@@ -237,32 +234,51 @@ class Walk:
 
         The network goes on from one memory of the history, again and again.
         """
-        n = len(users)
-        read = self._read(reading, users, 1)
+        begun = self.begin(reading, users)
         tokens, segments = reading = self._window(reading)
-        query = self.model.query(read.hidden, self.layer).float().cpu().numpy()[:n]
         most = max(n_candidates, beam)
-        items, scores = self._search(index, query, most, reading, users, seen)
+        items, scores = self._search(index, begun.queries[:, 0], most, reading, users, seen)
+        # Padding where there are fewer candidates than the beam: it counts nothing later
         clicked = items[:, :beam] if clicked is None else clicked
-        inner = np.empty((n, beam, most), dtype=np.float32)
-        for start in range(0, n, ROWS):
+        further = begun.after(clicked)[:, :, 0]
+        inner = np.empty((*clicked.shape, most), dtype=np.float32)
+        for start in range(0, len(users), ROWS):
             rows = slice(start, start + ROWS)
-            # Padding where there are fewer candidates than the beam: it counts nothing later
             for b in range(beam):
-                best = clicked[rows, b : b + 1]
-                longer = (
-                    np.append(tokens[rows, 1:], best, axis=1),
-                    np.append(segments[rows, 1:], np.full_like(best, REAL), axis=1),
-                )
-                again = read.rows(slice(start, start + ROWS)).each(lambda tensor: tensor)
-                hidden = self._step(again, longer, users[rows])
-                further = self.model.query(hidden, self.layer).float().cpu().numpy()
-                inner[rows, b] = index.score(further[: len(best)], items[rows])
+                inner[rows, b] = index.score(further[rows, b], items[rows])
             if self.mixture is not None:
                 clicks = real_clicks(tokens[rows], segments[rows], users[rows])
                 asked = clicks, items[rows], clicked[rows]
                 inner[rows] = self.mixture.continued(inner[rows], *asked)
         return Continued(items, distribution(scores), distribution(inner))
+
+    def begin(self, reading: Reading, users: IntArray) -> Begun:
+        """Where the network stands after what was read (I = 1), and after one click more."""
+        read = self._read(reading, users, 1)
+        tokens, segments = self._window(reading)
+        n = len(users)
+
+        def queries(hidden: Tensor, n_rows: int) -> FloatArray:
+            made: FloatArray = self.model.query(hidden, self.layer).float().cpu().numpy()
+            return made[:n_rows]
+
+        def after(clicked: IntArray) -> FloatArray:
+            out = np.empty((*clicked.shape, 1, first.shape[1]), dtype=np.float32)
+            for start in range(0, n, ROWS):
+                rows = slice(start, start + ROWS)
+                for b in range(clicked.shape[1]):
+                    best = clicked[rows, b : b + 1]
+                    longer = (
+                        np.append(tokens[rows, 1:], best, axis=1),
+                        np.append(segments[rows, 1:], np.full_like(best, REAL), axis=1),
+                    )
+                    again = read.rows(rows).each(lambda tensor: tensor)
+                    hidden = self._step(again, longer, users[rows])
+                    out[rows, b, 0] = queries(hidden, len(best))
+            return out
+
+        first = queries(read.hidden, n)
+        return Begun(first[:, None], after)
 
     def _step(self, read: Read, reading: Reading, users: IntArray) -> Tensor:
         """The hidden states `[ROWS, d]` of a block after the last token of `reading`, which the

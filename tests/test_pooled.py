@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from policies.base import Fitting
 from policies.check import CHECKS, check_one
+from policies.continuation import Continuation
 from policies.examples import Example, chain
 from policies.mixture import WEIGHTS, gains_by_weight
 from policies.pooled import PooledNetwork
@@ -40,10 +42,13 @@ def fitted(example: Example) -> PooledNetwork:
     return policy
 
 
-@pytest.mark.parametrize("base", ["sasrec", "comirec"])
-def test_keeps_the_promises_of_serving(base: str) -> None:
+@pytest.mark.parametrize(
+    ("base", "continuation"), [("sasrec", None), ("comirec", None), ("sasrec", {"beam": 2})]
+)
+def test_keeps_the_promises_of_serving(base: str, continuation: dict[str, int] | None) -> None:
     training = {"training": SASREC["training"]}
-    policy = make(POOLED, {"policy": base, "policy_params": {"width": 8, **training}})
+    params = {"policy": base, "policy_params": {"width": 8, **training}}
+    policy = make(POOLED, {**params, "continuation": continuation})
     for name in CHECKS:
         if name not in ("propensities", "learns_checkerboard", "learns_chain", "cost"):
             check_one(policy, name)
@@ -138,3 +143,56 @@ def test_members_are_fits_of_their_own_and_averaged(
     assert isinstance(again, PooledNetwork)
     again.restore(policy.state())
     assert np.array_equal(again.scores(asked), policy.scores(asked))
+
+
+@pytest.mark.parametrize("base", ["sasrec", "comirec", "pretrain"])
+def test_a_second_step_is_the_marginal_over_the_whole_pool(base: str, example: Example) -> None:
+    """Each of two members and the counts asked anew after every click that might come."""
+    params = {
+        "sasrec": SASREC,
+        "comirec": {"width": 8, "training": SASREC["training"]},
+        "pretrain": {
+            "shape": {"width": 8, "heads": 2, "feedforward": 8, "length": 12, "users": "none"},
+            "pretraining": SASREC["training"],
+        },
+    }[base]
+    pool = {"policy": base, "policy_params": params, "counts": {"shrink": 1.0}, "members": 2}
+    policy = make(POOLED, {**pool, "weight": 0.5, "continuation": {"beam": 3, "share": 0.7}})
+    assert isinstance(policy, PooledNetwork)
+    policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
+    once = policy.with_params(continuation=None).restore(policy.state())
+    asked = LastClicks(example.sequences, 70, 0).requests(slice(0, 70), 11)
+    found = policy.continued(asked, 40, 3)
+    every = np.broadcast_to(np.arange(1, 41), (len(asked), 40))
+    first = np.exp(once.score(asked, every))
+    fresh = (every[:, :, None] != asked.seen[:, None, :]).all(axis=2)
+    first = np.where(fresh, first, 0) / np.where(fresh, first, 0).sum(axis=1, keepdims=True)
+    expected, left = 0, 1.0
+    for b in range(3):
+        item = found.items[:, b]
+        after = np.where(fresh, np.exp(once.score(asked.then(item), every)), 0)
+        p = np.take_along_axis(first, item[:, None] - 1, axis=1)
+        expected, left = expected + p * after / after.sum(axis=1, keepdims=True), left - p
+    marginal = (first + 0.7 * (expected + left * first)) / 1.7
+    slates = policy.recall(asked, 10, 0)
+    scores = np.exp(slates.scores)
+    np.testing.assert_allclose(scores, -np.sort(-marginal, axis=1)[:, :10], rtol=2e-4)
+    alone = policy.recall(asked.rows(slice(40, 41)), 10, 0)
+    assert np.array_equal(alone.items[0], slates.items[40])
+    assert np.array_equal(alone.scores[0], slates.scores[40])
+    assert not np.array_equal(slates.items, once.recall(asked, 10, 0).items)
+    again = make(POOLED, pool)
+    assert isinstance(again, PooledNetwork)
+    assert again.restore(policy.state()).chosen_ == policy.chosen_
+
+
+def test_items_that_are_withheld_are_in_no_second_step(
+    fitted: PooledNetwork, example: Example
+) -> None:
+    policy = fitted.with_params(continuation=Continuation()).restore(fitted.state())
+    asked = example.requests(8)
+    best = policy.recall(asked, 5, 0).items
+    available = np.ones(example.catalogue.n_items + 1, dtype=bool)
+    available[best[0]] = False
+    policy.admit(replace(example.catalogue, available=available), np.zeros(0, dtype=np.int64), 0)
+    assert not np.isin(policy.recall(asked, 5, 0).items, best[0]).any()
