@@ -121,6 +121,99 @@ def attend(
     return shares
 
 
+@njit(nogil=True, fastmath=FAST, forceinline=True)
+def _products(query: Any, rows: Any, begin: int, n: int, first: int, own: int, out: Any) -> None:
+    """`out[j]` = the inner product of the columns `first` to `first + own` of `query` and of the
+    row `begin + j`, for j below `n`; four at a time, which hides what adding up lanes takes.
+    """
+    j = 0
+    while j + 4 <= n:
+        k = begin + j
+        a = b = c = d = ZERO
+        for i in range(first, first + own):
+            a += query[i] * rows[k, i]
+            b += query[i] * rows[k + 1, i]
+            c += query[i] * rows[k + 2, i]
+            d += query[i] * rows[k + 3, i]
+        out[j], out[j + 1], out[j + 2], out[j + 3] = a, b, c, d
+        j += 4
+    while j < n:
+        a = ZERO
+        for i in range(first, first + own):
+            a += query[i] * rows[begin + j, i]
+        out[j] = a
+        j += 1
+
+
+@njit(nogil=True, fastmath=FAST, forceinline=True)
+def _add_weighted(
+    weight: Any, rows: Any, begin: int, n: int, first: int, own: int, out: Any
+) -> None:
+    """`out[:own]` += the sum of `weight[j]` times the columns `first` to `first + own` of the row
+    `begin + j`, for j below `n`.
+    """
+    j = 0
+    while j + 4 <= n:
+        k = begin + j
+        a, b, c, d = weight[j], weight[j + 1], weight[j + 2], weight[j + 3]
+        for i in range(own):
+            out[i] += (a * rows[k, first + i] + b * rows[k + 1, first + i]) + (
+                c * rows[k + 2, first + i] + d * rows[k + 3, first + i]
+            )
+        j += 4
+    while j < n:
+        a = weight[j]
+        for i in range(own):
+            out[i] += a * rows[begin + j, first + i]
+        j += 1
+
+
+@njit(nogil=True, fastmath=FAST)
+def attend_newest(
+    queries: Any,
+    read: Any,
+    first: Any,
+    end: Any,
+    further: Any,
+    used: int,
+    heads: int,
+    out: Any,
+) -> None:
+    """Softmax attention of each row's newest token over all its tokens.
+
+    Args:
+        queries: `[N, .]`, of which the first B rows and d columns are the tokens'.
+        read: `[T, 2 d]` keys and values of histories.
+        first, end: `[B]` which of them are each row's.
+        further: `[B, n, 2 d]` those of each row's further tokens, itself included.
+        used: how many further tokens there are.
+        heads: m.
+        out: `[N, d]` output, of which the first B rows are written; zeros before.
+    """
+    width = out.shape[1]
+    own = width // heads
+    scale = np.float32(1.0 / np.sqrt(own))
+    longest = used
+    for i in range(len(first)):
+        longest = max(longest, end[i] - first[i] + used)
+    scores = np.empty(longest, dtype=np.float32)
+    powers = np.empty(longest, dtype=np.int32)
+    factors = powers.view(np.float32)
+    query = np.empty(width, dtype=np.float32)
+    for i in range(len(first)):
+        n = end[i] - first[i]
+        for c in range(width):
+            query[c] = queries[i, c] * scale
+        for h in range(heads):
+            column, own_value = h * own, width + h * own
+            _products(query, read, first[i], n, column, own, scores)
+            _products(query, further[i], 0, used, column, own, scores[n:])
+            softmax(scores, n + used, powers, factors)
+            mixed = out[i, column : column + own]
+            _add_weighted(scores, read, first[i], n, own_value, own, mixed)
+            _add_weighted(scores[n:], further[i], 0, used, own_value, own, mixed)
+
+
 @njit(nogil=True, fastmath=FAST)
 def attend_backward(
     grad: Any,

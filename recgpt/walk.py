@@ -22,6 +22,7 @@ from policies.retrieval import Exact, Index, Ranked, top_k, top_k_of
 from policies.vectors import Begun
 from recgpt.attention import State
 from recgpt.model import GPT, REAL, Layer, Memory
+from recgpt.one_block import OneBlock, Past
 
 Reading = tuple[IntArray, IntArray]
 """What a network reads of a batch of histories: tokens and segments `[B, L]`, right-aligned."""
@@ -121,10 +122,13 @@ class Walk:
         return np.pad(tokens, left), np.pad(segments, left)
 
     def _read(self, reading: Reading, users: IntArray, n_further: int) -> Read:
-        """Where the network stands after the histories, with room for `n_further` tokens; rows are
-        filled up to whole blocks.
+        """Where the network stands after the histories, with room for `n_further` tokens; rows may
+        be filled up to whole blocks.
         """
         tokens, segments = self._window(reading)
+        if OneBlock.covers(self.model):
+            block = OneBlock(self.model, self.segmented)
+            return Read(*block.begin(tokens, segments, users, n_further))
         masked, (n, length) = self.model.shape.masked, tokens.shape
         n_rows = -(-n // ROWS) * ROWS
         room = n_further if masked else 0
@@ -286,6 +290,8 @@ class Walk:
         """
         tokens, segments = reading
         rows = np.arange(len(tokens))
+        if isinstance(read.memory, Past):
+            return read.memory.block.extend(tokens[:, -1], segments[:, -1], read.memory)
         if read.memory is not None:
             (best,) = self._tensors(rows, tokens[:, -1])
             return self.model.extend(best, read.memory, REAL if self.segmented else None)
@@ -326,7 +332,7 @@ class Read(State):
     """
 
     hidden: Tensor
-    memory: Memory | None
+    memory: Memory | Past | None
 
 
 def real_clicks(tokens: IntArray, segments: IntArray, users: IntArray) -> Histories:

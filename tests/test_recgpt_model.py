@@ -6,13 +6,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from policies.base import IntArray
+from policies.blocks import ROWS
 from policies.dropout import Dropout
 from recgpt.attention import ATTENTION
 from recgpt.model import GENERATED, GPT, REAL, Shape
+from recgpt.one_block import OneBlock
 from tests.worlds import small_gpt
 
 FORMS: list[dict[str, Any]] = [
@@ -251,3 +255,57 @@ def test_dropout_drops_its_rate_keeps_the_mean_and_follows_the_seed() -> None:
         abs(float((rows[:, 1:] * rows[:, :-1]).mean()) - rate**2) < 5 * rate / n**0.5
     )  # neighbours are independent
     assert layer.eval()(x) is x
+
+
+@pytest.mark.parametrize("form", [{}, {"users": "none", "user_dropout": 0.0}, {"heads": 4}])
+@pytest.mark.parametrize("segmented", [False, True])
+def test_one_block_is_served_as_the_network_says(form: dict[str, Any], segmented: bool) -> None:
+    model, (tokens, users, segments) = small_gpt(**form), sequences()
+    roles = segments if segmented else None
+    assert OneBlock.covers(model)
+    block = OneBlock(model, segmented)
+    further = torch.randint(1, 31, (3, len(tokens)), generator=torch.Generator().manual_seed(7))
+    arrays = tokens.numpy(), segments.numpy(), users.numpy()
+    with torch.inference_mode():
+        wanted, memory = model.begin(tokens, users, roles, 3)
+        hidden, past = block.begin(*arrays, 3)
+        torch.testing.assert_close(hidden, wanted, atol=5e-6, rtol=5e-5)
+        for token in further:
+            wanted = model.extend(token, memory, REAL if segmented else None)
+            hidden = block.extend(token.numpy(), np.full(len(token), REAL), past)
+            torch.testing.assert_close(hidden, wanted, atol=5e-6, rtol=5e-5)
+
+
+@pytest.mark.parametrize("form", [{"layers": 2}, {"relative": True}, {"trace": True}])
+def test_other_forms_are_served_by_the_network_itself(form: dict[str, Any]) -> None:
+    assert not OneBlock.covers(small_gpt(**form))
+
+
+def test_a_row_of_one_block_is_the_same_bits_in_any_company() -> None:
+    generator = torch.Generator().manual_seed(0)
+    model = GPT(300, 80, Shape()).initialise(generator).eval()
+    random = np.random.default_rng(0)
+    tokens = random.integers(1, 301, (150, 45))
+    tokens[np.arange(45) < random.integers(0, 45, (150, 1))] = 0
+    users, further = random.integers(-1, 80, 150), random.integers(1, 301, (150, 5))
+    block = OneBlock(model, True)
+
+    def read(rows: IntArray) -> torch.Tensor:
+        shown = np.zeros_like(tokens[rows])
+        hidden, past = block.begin(tokens[rows], shown, users[rows], 5)
+        states = [hidden]
+        for step in range(5):
+            parts = []
+            pasts = [past.rows(slice(i, i + ROWS)) for i in range(0, len(rows), ROWS)]
+            for number, part in enumerate(pasts):
+                own = rows[number * ROWS : (number + 1) * ROWS]
+                part.used, part.count = part.used + step, part.count + step
+                parts.append(block.extend(further[own, step], np.zeros_like(own), part))
+            states.append(torch.cat(parts))
+        return torch.stack(states, 1)
+
+    with torch.inference_mode():
+        whole = read(np.arange(150))
+        for n in (1, 7, 64, 149):
+            rows = random.permutation(150)[:n]
+            assert torch.equal(read(rows), whole[rows])
