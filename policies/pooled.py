@@ -35,7 +35,7 @@ from policies.continuation import (
 )
 from policies.mixture import WEIGHTS, Mixture, TransitionCounts, gains_by_weight
 from policies.registry import make
-from policies.retrieval import Exact, top_k, top_k_of
+from policies.retrieval import Exact, Ranked, top_k, top_k_of
 from policies.scored import Scored
 from policies.validation import LastClicks
 from policies.vectors import NetworkPolicy
@@ -175,11 +175,14 @@ class PooledNetwork(Scored):
         """The k unseen items of highest log probability: of the next item or, with a continuation,
         of the marginal of two steps.
         """
-        if self.continuation is None:
-            return super().recall(histories, k, seed)
+        best = self._next if self.continuation is None else partial(self._expect, self.continuation)
         withheld = getattr(self, "withheld_", np.zeros(0, dtype=np.int64))
-        expect = partial(self._expect, self.continuation, k)
-        return recall_withholding(expect, histories, withheld)
+        return recall_withholding(partial(best, k), histories, withheld)
+
+    def _next(self, k: int, histories: Histories) -> Slates:
+        """The k unseen items that are the most likely to come next."""
+        queries = [base.queries(histories) for base in self.bases_]
+        return Slates(*self._best(self._served_mixture, queries, histories, k))
 
     def _expect(self, continuation: Continuation, k: int, histories: Histories) -> Slates:
         """The k unseen items of highest log probability in the marginal of two steps."""
@@ -189,6 +192,19 @@ class PooledNetwork(Scored):
         with np.errstate(divide="ignore"):
             expected = np.log(found.marginal(chosen.beam, chosen.share))
         return Slates(*top_k_of(found.items, expected, k, histories.seen, n_items))
+
+    def _best(
+        self, mixture: Mixture, queries: Sequence[FloatArray], histories: Histories, k: int
+    ) -> Ranked:
+        """The k unseen items of highest log probability by the members' queries `[B, I, d]`."""
+        best = []
+        for start in range(0, max(len(histories), 1), ROWS):
+            rows = slice(start, start + ROWS)
+            some = histories.rows(rows)
+            inner = self._mean([query[rows] for query in queries], Exact.scores)
+            best.append(top_k(mixture.scores(inner, some), k, some.seen))
+        items, scores = (np.concatenate(column) for column in zip(*best, strict=True))
+        return items, scores
 
     def continued(
         self, histories: Histories, candidates: int, beam: int, clicked: IntArray | None = None
@@ -211,19 +227,14 @@ class PooledNetwork(Scored):
     ) -> Continued:
         """Of requests whose states are remembered at once; at least `beam` candidates."""
         most = max(candidates, beam)
-        blocks = [slice(start, start + ROWS) for start in range(0, max(len(histories), 1), ROWS)]
         with one_thread(), torch.inference_mode():
             begun = [base.begin(histories) for base in self.bases_]
-            best = []
-            for rows in blocks:
-                some = histories.rows(rows)
-                inner = self._mean([state.queries[rows] for state in begun], Exact.scores)
-                best.append(top_k(mixture.scores(inner, some), most, some.seen))
-            items, scores = (np.concatenate(column) for column in zip(*best, strict=True))
+            items, scores = self._best(mixture, [one.queries for one in begun], histories, most)
             clicked = items[:, :beam] if clicked is None else clicked
-            further = [state.after(clicked) for state in begun]
+            further = [one.after(clicked) for one in begun]
         after = np.empty((*clicked.shape, most), dtype=np.float32)
-        for rows in blocks:
+        for start in range(0, len(histories), ROWS):
+            rows = slice(start, start + ROWS)
             found = partial(_score, items=items[rows])
             for b in range(clicked.shape[1]):
                 after[rows, b] = self._mean([query[rows, b] for query in further], found)

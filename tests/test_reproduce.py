@@ -750,6 +750,9 @@ def test_the_printed_protocol_is_what_the_policies_are_given(protocol: Protocol)
             assert (
                 f"{given.epochs} epochs, batches of {given.batch:,}, Adam at {given.rate:g}" in said
             )
+            if not given.patience:
+                assert "no validation" in said
+                continue
             assert f"at most {given.sample:,} users" in said
             assert f"patience {given.patience};" in said
     losses = _chosen(protocol, "loss") | _chosen(protocol, "pretraining loss")

@@ -57,6 +57,11 @@ CLAIMS = (
     Claim("Fig. 5, 6: 9:1 is better than 5:5", "RecGPT K=1 5_5", "RecGPT K=1 9_1"),
     Claim("network alone: ours is better than SASRec", "SASRec sampled", "Best pre-train network"),
     Claim("pooled: ours is better than SASRec", "SASRec pooled", "Best pre-train"),
+    Claim("committee: ours is better than SASRec's", "SASRec committee", "Best committee"),
+    Claim(
+        "committee: a second step in expectation helps", "Best committee", "Best committee marginal"
+    ),
+    Claim("committee: the pool helps", "Best committee network", "Best committee"),
     Claim("best network: the pool helps", "Best pre-train network", "Best pre-train"),
     Claim("best network: tuning helps", "Best pre-train", "Best fine-tuning"),
     Claim("best network: prompts help", "Best fine-tuning", "Best RecGPT 10_0"),

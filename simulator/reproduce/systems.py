@@ -286,6 +286,15 @@ def _served(name: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def _committee(name: str) -> dict[str, dict[str, Any]]:
+    """One step of a pool, a second step in expectation, and one step of its networks alone."""
+    return {
+        name: {},
+        f"{name} marginal": {"continuation": {}},
+        f"{name} network": {"weight": 0.0},
+    }
+
+
 def _comirec(extractor: str, rate: float) -> dict[str, Any]:
     """ComiRec with the learning rate that its authors published for an extractor."""
     return {"width": 64, "extractor": extractor, "training": {**TRAINING, "rate": rate}}
@@ -370,6 +379,15 @@ FAMILIES = {
             pooled=True,
             role="other",
         ),
+        Family(
+            "SASRec committee",
+            "sasrec",
+            {**_SASREC, "loss": _SAMPLED, "training": _LINEAR},
+            _committee("SASRec committee"),
+            pooled=True,
+            members=5,
+            role="other",
+        ),
         Family("ComiRec-DR", "comirec", _comirec("dr", 5e-3), says=_CUTS, role="other"),
         Family("ComiRec-SA", "comirec", _comirec("sa", 1e-3), says=_CUTS, role="other"),
         Family(
@@ -406,11 +424,7 @@ FAMILIES = {
                 "pretraining_loss": _SAMPLED,
                 "pretraining": _LINEAR,
             },
-            {
-                "Best committee": {},
-                "Best committee marginal": {"continuation": {}},
-                "Best committee network": {"weight": 0.0},
-            },
+            _committee("Best committee"),
             pooled=True,
             members=5,
             role="ours",
