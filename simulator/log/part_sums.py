@@ -63,6 +63,42 @@ class CellSums(NamedTuple):
 Sums = Mapping[str, CellSums]
 
 
+@dataclasses.dataclass(frozen=True)
+class KeptSums(Mapping[str, CellSums]):
+    """The sums of a part of a log, where they lie: each is read when it is asked for.
+
+    Attributes:
+        file: that holds them.
+        first: by name, the first cell.
+    """
+
+    file: Path
+    first: Mapping[str, int]
+
+    def __getitem__(self, name: str) -> CellSums:
+        return self.some([name])[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.first)
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def some(self, names: Collection[str]) -> dict[str, CellSums]:
+        """Several of them, by name.
+
+        Raises:
+            FileError: the file is damaged.
+        """
+        arrays = load_arrays(self.file, names)
+        return {name: CellSums(self.first[name], arrays[name]) for name in names}
+
+
+def some(sums: Sums, names: Collection[str]) -> Sums:
+    """Some of the sums of a part, read together where they lie in a file."""
+    return sums.some(names) if isinstance(sums, KeptSums) else {n: sums[n] for n in names}
+
+
 class Summing(Protocol):
     """Adds up what it knows of a log from its rows, or from the sums of its parts.
 
@@ -105,8 +141,9 @@ class InArrays(ABC):
 
     def take(self, sums: Sums) -> None:
         """Add the sums of a part."""
-        for name, array in self.arrays().items():
-            sums[name].add_to(array)
+        arrays = self.arrays()
+        for name, cells in some(sums, arrays.keys()).items():
+            cells.add_to(arrays[name])
 
 
 def add_up(log: EventLog, summing: Sequence[Summing], *, inspect: bool = False) -> None:
@@ -155,7 +192,7 @@ def keep(file: Path, part: Path, summing: Iterable[Summing]) -> None:
     save_arrays(file, {ABOUT: text, **arrays})
 
 
-def _kept(log: EventLog, names: Collection[str]) -> Iterator[dict[str, CellSums]] | None:
+def _kept(log: EventLog, names: Collection[str]) -> Iterator[KeptSums] | None:
     """The sums of each part of a log; None where they were not kept, or not all of `names`.
 
     Raises:
@@ -178,7 +215,7 @@ def _kept(log: EventLog, names: Collection[str]) -> Iterator[dict[str, CellSums]
     about = _about(load_arrays(next(iter(files.values())), [ABOUT]))
     if about["form"] != FORM or not set(names) <= set(about["first"]):
         return None
-    return (_load(part, file, names) for part, file in files.items())
+    return (_load(part, file) for part, file in files.items())
 
 
 def _about(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
@@ -186,13 +223,12 @@ def _about(arrays: Mapping[str, npt.NDArray[Any]]) -> dict[str, Any]:
     return about
 
 
-def _load(part: Path, file: Path, names: Collection[str]) -> dict[str, CellSums]:
+def _load(part: Path, file: Path) -> KeptSums:
     """
     Raises:
         FileError: they are those of another part.
     """
-    arrays = load_arrays(file, [ABOUT, *names])
-    about = _about(arrays)
+    about = _about(load_arrays(file, [ABOUT]))
     if about["seal"] != seal_of(part):
         raise FileError(f"{file} has the sums of another part than {part}. {REMEDY}")
-    return {name: CellSums(about["first"][name], arrays[name]) for name in names}
+    return KeptSums(file, about["first"])

@@ -482,7 +482,9 @@ def answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
     """The sums without the arms that nobody has seen anything of (an arm that was given up), and
     the names of those.
     """
-    shown = np.asarray(sums.terms["impressions"].any(axis=(1, 2)))
+    shown = np.zeros(len(sums.arms), dtype=bool)
+    for block in sums.blocks(["impressions"]):
+        shown |= block.terms["impressions"].any(axis=(1, 2))
     if shown.all():
         return sums, ()
     left = sums.of_arms(np.flatnonzero(shown))

@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from policies.base import Progress
 from simulator.report.content import Alternative
 from simulator.stats import contrasts, quantiles, resampling, segments, tests, verdict
@@ -17,7 +19,7 @@ from simulator.stats.adjustment import post_stratified, winsorised
 from simulator.stats.choices import Choices
 from simulator.stats.intervals import METHODS, TITLES, Side, is_proportion
 from simulator.stats.moments import Floats, Moments, relative
-from simulator.stats.unit_table import TableError, UnitTable, levels
+from simulator.stats.unit_table import TableError, UnitTable
 
 RANKED = 200_000
 """Units up to which ranks are computed: sorting a million users for every metric takes longer than
@@ -86,7 +88,7 @@ def compute_otherwise(
 
 
 def _levels(table: UnitTable, group: str) -> int:
-    return len(levels(table.groups[group])[0])
+    return len(table.levels(group))
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,13 @@ class _Pair:
         row = verdict.row(m, self.metric, self.arm, self.table.unit, "fieller", level, side)
         return self.of_row(method, row)
 
+    def sizes(self) -> list[int]:
+        """Units of both arms."""
+        assigned, arms = self.table.assigned, (self.control, self.arm)
+        if assigned is None:
+            return [self.table.n_units] * 2
+        return [int(np.count_nonzero(assigned == self.table.arm(arm))) for arm in arms]
+
     def alike(self) -> tuple[Floats, Floats]:
         return contrasts.alike(self.table, self.metric, self.control, self.arm)
 
@@ -143,9 +152,9 @@ class _Pair:
 
     def ranks(self) -> Alternative:
         name = "Wilcoxon" if self.table.paired else "rank sum"
-        base, other = self.alike()
-        if max(len(base), len(other)) > RANKED:
+        if max(self.sizes()) > RANKED:
             return self.by(name, note=f"not made beyond {RANKED:,} users")
+        base, other = self.alike()
         test = tests.wilcoxon if self.table.paired else tests.rank_sum
         return self.by(name, p=float(test(base, other).p), note=self.both_sides())
 
@@ -153,10 +162,13 @@ class _Pair:
         """The lift of a quantile of users' sums, where there is one to speak of."""
         if self.metric in self.table.denominators:
             return self.by(name, note="a ratio metric has no quantiles of users")
-        base, other = self.values()
-        why = quantiles.unfit(base, other, level, min(len(base), len(other)))
+        stretches = contrasts.stretches(self.table, self.metric, self.control, self.arm)
+        why = quantiles.unfit_stretches(
+            lambda: ((base, other) for _, base, other in stretches()), level, min(self.sizes())
+        )
         if why:
             return self.by(name, note=why)
+        base, other = self.values()
         paired = self.table.paired
         return self.of_moments(name, quantiles.quantile_moments(base, other, level, paired=paired))
 

@@ -34,7 +34,7 @@ def read(
         LogError, FileError: as `part_sums.add_up`.
         TableError, MetricError: as `stats.units.UserSums`.
     """
-    sums, counter = UserSums(log), Counter(log)
+    sums, counter = UserSums(log, streamed=True), Counter(log)
     summing: list[Summing] = [sums, counter]
     if exposures is not None:
         summing.append(exposures)

@@ -41,10 +41,16 @@ def pre_periods(table: UnitTable) -> dict[str, tuple[str, ...]]:
     if table.paired:
         return chosen
     predictions = {name for names in table.predicted.values() for name in names}
+    low: dict[str, np.float64] = {}
+    high: dict[str, np.float64] = {}
+    for block in table.blocks(()):
+        for name, column in block.covariates.items():
+            low[name] = np.minimum(low.get(name, np.inf), column.min(initial=np.inf))
+            high[name] = np.maximum(high.get(name, -np.inf), column.max(initial=-np.inf))
     varied = [
         name
-        for name, column in table.covariates.items()
-        if np.ptp(column) > 0 and not name.endswith(MISSING) and name not in predictions
+        for name in table.covariates
+        if high[name] > low[name] and not name.endswith(MISSING) and name not in predictions
     ]
     own = {
         name: {name, *(term.name for term in metric.terms)}
@@ -130,11 +136,16 @@ def post_stratified(
         )
     if group not in table.groups:
         raise TableError(f"no group {group!r} in this table; it has {list(table.groups)}")
-    labels, strata = levels(table.groups[group])
-    sides = []
-    for arm in (control, treatment):
-        sums = [column for column in table.sums(metric, arm) if column is not None]
-        sides.append(moments.samples(sums, strata[table.assigned == table.arm(arm)], len(labels)))
+    places = {label: place for place, label in enumerate(table.levels(group))}
+    width = 1 + (metric in table.denominators)
+    samplers = {arm: moments.Sampler(width, len(places)) for arm in (control, treatment)}
+    for block in table.blocks([metric]):
+        names, codes = levels(block.groups[group])
+        strata = np.array([places[name] for name in names])[codes]
+        for arm, sampler in samplers.items():
+            columns = [column for column in block.sums(metric, arm) if column is not None]
+            sampler.add(columns, strata[block.assigned == table.arm(arm)])
+    labels, sides = list(places), [sampler.samples() for sampler in samplers.values()]
     for label, *both in zip(labels, *sides, strict=True):
         if sum(s.n for s in both) > 0 and min(s.n for s in both) < 2:
             raise TableError(

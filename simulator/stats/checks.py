@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.elementary import exp, logs
-from simulator.stats import moments, segments, tests, verdict
+from simulator.stats import moments, passes, segments, tests, verdict
 from simulator.stats.adjustment import pre_periods
-from simulator.stats.contrasts import TableMoments, values
-from simulator.stats.moments import Floats, Moments
+from simulator.stats.contrasts import TableMoments, stretches
+from simulator.stats.moments import Floats, Moments, Sampler
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
 from simulator.stats.unit_table import TableError, UnitTable
 from simulator.stats.user_days import UserDays
@@ -210,9 +210,11 @@ def sequential_sample_ratio(days: UserDays) -> Check:
     if days.assigned is None or "impressions" not in days.terms:
         return Check(name, "green", "not applicable", "every user lives in every arm")
     k = len(days.arms)
-    active = days.terms["impressions"] > 0
-    first = np.where(active.any(axis=2), active.argmax(axis=2), days.days)
-    new = np.array([np.bincount(first[a], minlength=days.days + 1)[: days.days] for a in range(k)])
+    new = np.zeros((k, days.days))
+    for block in days.blocks(["impressions"]):
+        active = block.terms["impressions"] > 0
+        first = np.where(active.any(axis=2), active.argmax(axis=2), days.days)
+        new += [np.bincount(first[a], minlength=days.days + 1)[: days.days] for a in range(k)]
     return sample_ratio_of_new(new, np.full(k, 1.0 / k))
 
 
@@ -258,13 +260,23 @@ def balance(table: UnitTable, control: str) -> Check:
         return Check(
             name, "green", "same users", "paired: both arms have the same users with the same past"
         )
+    names = list(table.covariates)
+    samplers = {(name, arm): Sampler(1) for name in names for arm in table.arms}
+    for block in table.blocks(()):
+        for (name, arm), sampler in samplers.items():
+            sampler.add([block.covariates[name][block.assigned == table.arm(arm)]])
+    sides = {key: sampler.samples()[0] for key, sampler in samplers.items()}
+    spreads = passes.spreads(
+        lambda: ([block.covariates[name] for name in names] for block in table.blocks(())),
+        len(names),
+    )
     pasts = []
-    for covariate, column in table.covariates.items():
-        base = column[table.assigned == table.arm(control)]
+    for covariate, spread in zip(names, spreads, strict=True):
         for arm in table.arms:
             if arm != control:
-                m = moments.split(base, column[table.assigned == table.arm(arm)])
-                pasts.append((f"{covariate} in {arm}", m, float(column.std())))
+                both = sides[covariate, control], sides[covariate, arm]
+                m = moments.split_moments(*both, 0, None)
+                pasts.append((f"{covariate} in {arm}", m, spread.deviation()))
     return balance_of(pasts)
 
 
@@ -320,11 +332,11 @@ def segment_balance(table: UnitTable) -> Check:
 
 def rare_events(table: UnitTable) -> Check:
     """Metrics with too few users with events for a t test to be taken on trust."""
-    few = []
-    for metric in table.numerators:
-        least = min(np.count_nonzero(table.sums(metric, arm)[0]) for arm in table.arms)
-        if least < RARE:
-            few.append(f"{metric} ({least})")
+    counts = {metric: np.zeros(len(table.arms), dtype=np.int64) for metric in table.numerators}
+    for block in table.blocks():
+        for metric, found in counts.items():
+            found += [np.count_nonzero(block.sums(metric, arm)[0]) for arm in table.arms]
+    few = [f"{metric} ({n.min()})" for metric, n in counts.items() if n.min() < RARE]
     if not few:
         return Check(
             "rare events",
@@ -395,22 +407,36 @@ def _without_one(
     moments.
     """
     metric, arm = row.metric, row.arm
-    c, t = values(table, metric, control, arm)
-    if table.paired:
-        spans = [np.stack([c, t], axis=1)]
-        score = np.abs((t - c) - (t - c).mean())
-        worst = [(0, i) for i in _largest(score)]
-    else:
-        spans = []
-        for v, name in ((c, control), (t, arm)):
-            own = table.assigned == table.arm(name)
-            past = [table.covariates[one][own] for one in covariates]
-            spans.append(np.stack([v, *past], axis=1))
-        worst = [(side, i) for side, v in enumerate((c, t)) for i in _largest(np.abs(v - v.mean()))]
-    samples = [moments.sample(list(span.T)) for span in spans]
-    for side, i in worst:
+    values = stretches(table, metric, control, arm)
+
+    def sides() -> Iterator[list[list[Floats]]]:
+        """The columns of each sample, the last one that by which a unit's influence is told."""
+        for block, c, t in values():
+            if table.paired:
+                yield [[c, t, t - c]]
+                continue
+            here = [block.assigned == table.arm(name) for name in (control, arm)]
+            yield [
+                [v, *(block.covariates[one][own] for one in covariates), v]
+                for v, own in zip((c, t), here, strict=True)
+            ]
+
+    n_sides = 1 if table.paired else 2
+    centres = passes.spreads(lambda: ([side[-1] for side in block] for block in sides()), n_sides)
+    samplers = [Sampler(2 if table.paired else 1 + len(covariates)) for _ in centres]
+    most = [np.zeros((0, sampler.p + 1)) for sampler in samplers]
+    for block in sides():
+        for side, columns in enumerate(block):
+            samplers[side].add(columns[:-1])
+            score = np.abs(columns[-1] - centres[side].mean)
+            at = np.argpartition(score, -TOP)[-TOP:] if len(score) > TOP else slice(None)
+            own = np.column_stack([*(column[at] for column in columns[:-1]), score[at]])
+            most[side] = np.concatenate((most[side], own))
+    samples = [sampler.samples()[0] for sampler in samplers]
+    worst = [(side, own[i, :-1]) for side, own in enumerate(most) for i in _largest(own[:, -1])]
+    for side, unit in worst:
         left = list(samples)
-        left[side] = samples[side].without(spans[side][i])
+        left[side] = samples[side].without(unit)
         if table.paired:
             m = moments.paired_moments(left[0], (0, None), (1, None))
         else:
@@ -518,8 +544,7 @@ def novelty(days: UserDays, control: str) -> Check:
         if metric not in days.missing and m.denominator is None and m.numerator.days is None
     }
     names = {m.numerator.name for m in sums.values()}
-    sloped = {**days.terms, **{term: days.terms[term] * line for term in names}}
-    tilted = TableMoments(replace(days.pooled(sloped), metrics=sums).by("user"), {})
+    tilted = TableMoments(replace(days.tilted(names, line), metrics=sums).by("user"), {})
     whole = TableMoments(days.by("user"), {})
     trends = []
     for metric in sums:

@@ -4,14 +4,14 @@ and resampling need.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from simulator.log.metrics import Metric
 from simulator.stats import moments, quantiles, quantities
-from simulator.stats.moments import Floats, Moments, Sample
+from simulator.stats.moments import Floats, Moments, Sample, Sampler
 from simulator.stats.quantities import ArmFigure
 from simulator.stats.replication import Replicated
 from simulator.stats.unit_table import Array, TableError, Unit, UnitTable
@@ -58,6 +58,27 @@ def values(table: UnitTable, metric: str, control: str, treatment: str) -> tuple
     return moments.linearised(top_c, bottom_c), moments.linearised(top_t, bottom_t)
 
 
+Stretches = Callable[[], Iterator[tuple[UnitTable, Floats, Floats]]]
+"""One more pass over the stretches of a table, with the values of the units of two arms in each."""
+
+
+def stretches(table: UnitTable, metric: str, control: str, treatment: str) -> Stretches:
+    """The same values, a stretch of the table at a time."""
+    arms = (control, treatment)
+    means: list[tuple[float, float]] = []
+    if metric in table.denominators:
+        totals = [_totals(table, metric, arm) for arm in arms]
+        means = [(above / max(n, 1), below / max(n, 1)) for n, above, below in totals]
+
+    def values_of(block: UnitTable, side: int) -> Floats:
+        top, bottom = block.sums(metric, arms[side])
+        return top if bottom is None else moments.linearised_by(top, bottom, *means[side])
+
+    return lambda: (
+        (block, values_of(block, 0), values_of(block, 1)) for block in table.blocks([metric])
+    )
+
+
 def alike(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[Floats, Floats]:
     """Per-unit values of both arms that have one distribution where the arms do not differ: for
     ranks and permutations.
@@ -75,19 +96,34 @@ def alike(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[
 
 
 def influences(table: UnitTable, metric: str, control: str, treatment: str) -> Floats:
+    """The influences of all units (`influence_stretches`), one after another."""
+    return np.concatenate(list(influence_stretches(table, metric, control, treatment)()))
+
+
+def influence_stretches(
+    table: UnitTable, metric: str, control: str, treatment: str
+) -> Callable[[], Iterator[Floats]]:
     """How much each unit of both arms moves the difference of their means or ratios, to first
-    order: their squares add up to its variance.
+    order, a stretch of the table at a time: their squares add up to its variance.
 
     (N_i - R D_i) / sum D, D_i = 1 for a mean (the gradient of `moments.ratio`): of twins the
     difference `[n]`, else both arms' units, the control's with a minus. Units of the same arms in
     the same order give comparable vectors at every look. Of a figure that is no mean, what its
     units or groups of them move.
     """
+
+    def together(base: Floats, other: Floats) -> Floats:
+        return other - base if table.paired else np.concatenate((-base, other))
+
+    arms = (control, treatment)
     if table.metrics[metric].is_figure:
-        sides = [estimate(table, metric, arm).influence for arm in (control, treatment)]
-    else:
-        sides = [_influence(*table.sums(metric, arm)) for arm in (control, treatment)]
-    return sides[1] - sides[0] if table.paired else np.concatenate((-sides[0], sides[1]))
+        whole = together(*(estimate(table, metric, arm).influence for arm in arms))
+        return lambda: iter([whole])
+    totals = {arm: _totals(table, metric, arm) for arm in arms}
+    return lambda: (
+        together(*(_influence(*block.sums(metric, arm), totals[arm]) for arm in arms))
+        for block in table.blocks([metric])
+    )
 
 
 def estimate(table: UnitTable, metric: str, arm: str) -> ArmFigure:
@@ -100,11 +136,21 @@ def estimate(table: UnitTable, metric: str, arm: str) -> ArmFigure:
     return quantiles.estimated(values, one.quantile, units)
 
 
-def _influence(top: Floats, bottom: Floats | None) -> Floats:
+def _totals(table: UnitTable, metric: str, arm: str) -> tuple[int, float, float]:
+    """Units of an arm, and the sums of their numerators and denominators (0 for a mean)."""
+    n, above, below = 0, 0.0, 0.0
+    for block in table.blocks([metric]):
+        top, bottom = block.sums(metric, arm)
+        n, above = n + len(top), above + float(top.sum())
+        below += 0.0 if bottom is None else float(bottom.sum())
+    return n, above, below
+
+
+def _influence(top: Floats, bottom: Floats | None, totals: tuple[int, float, float]) -> Floats:
+    n, above, below = totals
     if bottom is None:
-        return np.asarray((top - top.mean()) / len(top))
-    total = bottom.sum()
-    return (top - top.sum() / total * bottom) / total if total != 0 else np.zeros(len(top))
+        return np.asarray((top - above / n) / n) if n else top
+    return (top - above / below * bottom) / below if below != 0 else np.zeros(len(top))
 
 
 def scaled_to_one(covariance: Floats) -> Floats:
@@ -146,10 +192,17 @@ class TableMoments:
                 )
         names = [(m, half) for m in table.numerators for half in ("numerator", "denominator")]
         names = [(m, half) for m, half in names if half == "numerator" or m in table.denominators]
-        arrays = {key: self._whole(*key) for key in [*names, *((c, "covariate") for c in used)]}
-        self._arrays = list({id(array): array for array in arrays.values()}.values())
-        place = {id(array): i for i, array in enumerate(self._arrays)}
-        self._columns = {key: place[id(array)] for key, array in arrays.items()}
+        # What is the same array in a stretch is the same variable.
+        first = next(table.blocks())
+        arrays = {
+            key: id(_column(first, key)) for key in [*names, *((c, "covariate") for c in used)]
+        }
+        keys: dict[int, tuple[str, str]] = {}
+        for key, array in arrays.items():
+            keys.setdefault(array, key)
+        self._variables = list(keys.values())
+        place = {array: i for i, array in enumerate(keys)}
+        self._columns = {key: place[array] for key, array in arrays.items()}
         self._read = table.samples.setdefault(tuple(used), {})
 
     def moments(self, metric: str, control: str, treatment: str) -> Moments:
@@ -176,7 +229,7 @@ class TableMoments:
             is_predicted = names and names == self._table.predicted.get(metric)
             compared = moments.interacted_moments if is_predicted else moments.split_moments
             return compared(self._arm(control), self._arm(treatment), top, bottom, adjust)
-        both, width = self._pair(), len(self._arrays)
+        both, width = self._pair(), len(self._variables)
         c, t = (self._table.arm(arm) * width for arm in (control, treatment))
         return moments.paired_moments(
             both,
@@ -222,7 +275,7 @@ class TableMoments:
             sides = self._arm(control), self._arm(treatment)
             at_c, at_t = moments.split_gradients(*sides, top, bottom, adjust)
             return {control: -at_c, treatment: at_t}
-        width, both = len(self._arrays), self._pair()
+        width, both = len(self._variables), self._pair()
         weights = np.zeros(both.mean.shape)
         for arm, sign in ((control, -1.0), (treatment, 1.0)):
             at = self._table.arm(arm) * width
@@ -233,9 +286,10 @@ class TableMoments:
     def _arm(self, arm: str) -> Sample:
         table = self._table
         if not self._read:
-            assert table.assigned is not None
-            samples = moments.samples(self._arrays, table.assigned, len(table.arms))
-            self._read.update(zip(table.arms, samples, strict=True))
+            sampler = Sampler(len(self._variables), len(table.arms))
+            for block in table.blocks():
+                sampler.add([_column(block, key) for key in self._variables], block.assigned)
+            self._read.update(zip(table.arms, sampler.samples(), strict=True))
         return self._read[arm]
 
     def _pair(self) -> Sample:
@@ -243,15 +297,17 @@ class TableMoments:
         the second, ...
         """
         if "" not in self._read:
-            self._read[""] = moments.sample(
-                [array[arm] for arm in range(len(self._table.arms)) for array in self._arrays]
-            )
+            arms = range(len(self._table.arms))
+            sampler = Sampler(len(self._variables) * len(arms))
+            for block in self._table.blocks():
+                columns = [_column(block, key) for key in self._variables]
+                sampler.add([column[arm] for arm in arms for column in columns])
+            (self._read[""],) = sampler.samples()
         return self._read[""]
 
-    def _whole(self, name: str, half: str) -> Array:
-        source: dict[str, Mapping[str, Array]] = {
-            "numerator": self._table.numerators,
-            "denominator": self._table.denominators,
-            "covariate": self._table.covariates,
-        }
-        return source[half][name]
+
+def _column(table: UnitTable, key: tuple[str, str]) -> Array:
+    """A variable of a table: a name, and `numerator`, `denominator` or `covariate`."""
+    name, half = key
+    columns: Mapping[str, Array] = getattr(table, f"{half}s")
+    return columns[name]

@@ -126,55 +126,68 @@ class Sample:
         return np.einsum("...i,...ij,...j->...", weights, self.cov, others) / self.n
 
 
-class _Sums:
-    """Sums and products of `p` variables in each of `k` groups of units that are read in chunks
-    (`accumulate.add_groups`).
+class Sampler:
+    """The samples of each of `k` groups of units that come in stretches: CHUNK units at a time are
+    summed (`accumulate.add_groups`), so that the sums are the same wherever the stretches end.
     """
 
-    def __init__(self, p: int, k: int) -> None:
+    def __init__(self, p: int, k: int = 1) -> None:
+        """`p`: variables."""
         self.n = np.zeros(k, dtype=np.int64)
         self.shift, self.total, self.gram = np.zeros((k, p)), np.zeros((k, p)), np.zeros((k, p, p))
+        self._block, self._group = np.empty((p, CHUNK)), np.zeros(CHUNK, dtype=np.int64)
+        self._filled = 0
 
-    def add(self, part: Floats, group: npt.NDArray[Any]) -> None:
-        """Take in a chunk `[p, rows]`, a row of it in its `group` `[rows]`."""
-        add_groups(part, group, self.n, self.shift, self.total, self.gram)
+    @property
+    def p(self) -> int:
+        """Variables."""
+        return len(self._block)
+
+    def add(
+        self, columns: Sequence[npt.NDArray[Any]], group: npt.NDArray[Any] | None = None
+    ) -> None:
+        """Take in units `[n]` of each variable, and the `group` `[n]` of each; None: all in group
+        0. Units of other groups than 0..k-1 are left out.
+        """
+        n, start = len(columns[0]), 0
+        while start < n:
+            taken = min(CHUNK - self._filled, n - start)
+            here = slice(self._filled, self._filled + taken)
+            for own, column in zip(self._block, columns, strict=True):
+                own[here] = column[start : start + taken]
+            self._group[here] = 0 if group is None else group[start : start + taken]
+            self._filled, start = self._filled + taken, start + taken
+            if self._filled == CHUNK:
+                self._flush()
+
+    def _flush(self) -> None:
+        block, group = self._block[:, : self._filled], self._group[: self._filled]
+        add_groups(block, group, self.n, self.shift, self.total, self.gram)
+        self._filled = 0
 
     def samples(self) -> list[Sample]:
         """The sample of each group; without any unit its means are NaN."""
+        self._flush()
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = self.shift + self.total / self.n[:, None]
             cov = _covariances(self.n, self.total, self.gram)
         return [Sample(int(self.n[g]), mean[g], cov[g]) for g in range(len(mean))]
 
 
-def sample(columns: Sequence[Floats], rows: npt.NDArray[Any] | None = None) -> Sample:
-    """The sample of `rows` (an index array, or None for all) of equally long `columns`, in one pass
-    over chunks.
-    """
-    n = len(columns[0]) if rows is None else len(rows)
-    sums, size = _Sums(len(columns), 1), min(CHUNK, n)
-    block, group = np.empty((len(columns), size)), np.zeros(size, dtype=np.int64)
-    for start in range(0, n, CHUNK):
-        at = slice(start, start + CHUNK) if rows is None else rows[start : start + CHUNK]
-        length = min(CHUNK, n - start)
-        for i, column in enumerate(columns):
-            block[i, :length] = column[at]
-        sums.add(block[:, :length], group[:length])
-    return sums.samples()[0]
+def sample(columns: Sequence[npt.NDArray[Any]]) -> Sample:
+    """The sample of equally long `columns`, in one pass over chunks."""
+    sampler = Sampler(len(columns))
+    sampler.add(columns)
+    return sampler.samples()[0]
 
 
-def samples(columns: Sequence[Floats], group: npt.NDArray[Any], k: int) -> list[Sample]:
+def samples(columns: Sequence[npt.NDArray[Any]], group: npt.NDArray[Any], k: int) -> list[Sample]:
     """The samples of the rows of each `group` 0..k-1 (others are left out), all in one pass over
     the columns.
     """
-    sums, n = _Sums(len(columns), k), len(group)
-    block = np.empty((len(columns), min(CHUNK, n)))
-    for start in range(0, n, CHUNK):
-        length = min(CHUNK, n - start)
-        for i, column in enumerate(columns):
-            block[i, :length] = column[start : start + length]
-        sums.add(block[:, :length], group[start : start + length])
-    return sums.samples()
+    sampler = Sampler(len(columns), k)
+    sampler.add(columns, group)
+    return sampler.samples()
 
 
 def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
@@ -472,11 +485,17 @@ def linearised(numerator: Floats, denominator: Floats) -> Floats:
     "Consistent transformation of ratio metrics for efficient online controlled experiments", WSDM
     2018). NaN where the denominators sum to 0.
     """
-    mean = denominator.mean() if len(denominator) else 0.0
-    if mean == 0:
+    if not len(denominator):
+        return np.zeros(0)
+    return linearised_by(numerator, denominator, numerator.mean(), denominator.mean())
+
+
+def linearised_by(numerator: Floats, denominator: Floats, top: float, bottom: float) -> Floats:
+    """The same of some units, with the means of all units' numerators and denominators."""
+    if bottom == 0:
         return np.full(len(numerator), np.nan)
-    value = numerator.mean() / mean
-    return np.asarray(value + (numerator - value * denominator) / mean)
+    value = top / bottom
+    return np.asarray(value + (numerator - value * denominator) / bottom)
 
 
 def linearised_alike(

@@ -5,7 +5,7 @@ formula and by simulation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -13,10 +13,10 @@ from typing import Literal
 import numpy as np
 
 from policies.products import matmul
-from simulator.stats import tests
+from simulator.stats import contrasts, passes, tests
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.checks import intended
-from simulator.stats.contrasts import values
+from simulator.stats.contrasts import stretches
 from simulator.stats.intervals import Side, quantile
 from simulator.stats.moments import Floats
 from simulator.stats.quadrature import legendre
@@ -245,29 +245,33 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
     if metric not in table.numerators:
         raise PowerError(f"{metric}: no data")
     other = treatment if treatment is not None else next(a for a in table.arms if a != control)
-    base, answers = values(table, metric, control, other)
-    own, correlation = past_of(table, metric, control, base), None
-    if own is not None and np.ptp(base) > 0:
-        correlation = float(
-            np.clip(matmul(_standard(base), _standard(own)) / len(base), -0.999999, 0.999999)
-        )
-    difference = float((answers - base).std(ddof=1)) if table.paired and len(base) > 1 else 0.0
-    sd = float(base.std(ddof=1)) if len(base) > 1 else float("nan")
-    away: dict[PlanName, Floats] = {"split": base - base.mean()} if sd > 0 else {}
+    values = stretches(table, metric, control, other)
+    past = _past(table, metric, control, lambda: contrasts.values(table, metric, control, other)[0])
+
+    def columns() -> Iterator[list[Floats]]:
+        """Of the control's units the values, the difference of twins, and the past."""
+        for block, base, answers in values():
+            twins = [answers - base] if table.paired else []
+            yield [base, *twins, *([] if past is None else [past(block)])]
+
+    spreads = passes.spreads(columns, 1 + table.paired + (past is not None))
+    base, n = spreads[0], spreads[0].n
+    sd, correlation = base.deviation(1), None
+    difference = spreads[1].deviation(1) if table.paired and n > 1 else 0.0
+    if past is not None and base.high > base.low:
+        products = (matmul(base.standard(c[0]), spreads[-1].standard(c[-1])) for c in columns())
+        correlation = float(np.clip(sum(products) / n, -0.999999, 0.999999))
+    residuals: dict[PlanName, Callable[[list[Floats]], Floats]] = {}
+    if sd > 0:
+        residuals["split"] = lambda c: c[0] - base.mean
     if difference:
-        away["paired"] = answers - base - (answers - base).mean()
-    if correlation is not None and own is not None:
-        away["cuped"] = _standard(base) - correlation * _standard(own)
-    mean = float(base.mean()) if len(base) else float("nan")
-    return Pilot(
-        metric,
-        mean,
-        sd,
-        difference or None,
-        correlation,
-        len(base),
-        {design: _log_error(residuals, base) for design, residuals in away.items()} if mean else {},
-    )
+        residuals["paired"] = lambda c: c[1] - spreads[1].mean
+    if correlation is not None:
+        residuals["cuped"] = lambda c: (
+            base.standard(c[0]) - correlation * spreads[-1].standard(c[-1])
+        )
+    errors = _log_errors(columns, residuals, base) if base.mean else {}
+    return Pilot(metric, base.mean, sd, difference or None, correlation, n, errors)
 
 
 def past_of(table: UnitTable, metric: str, control: str, base: Floats) -> Floats | None:
@@ -275,6 +279,16 @@ def past_of(table: UnitTable, metric: str, control: str, base: Floats) -> Floats
     (`adjustment.pre_periods`): one column, or of several the sum of them that is nearest to
     their values `base`; None where there is none that varies.
     """
+    column = _past(table, metric, control, lambda: base)
+    if column is None:
+        return None
+    return np.concatenate([column(block) for block in table.blocks(())])
+
+
+def _past(
+    table: UnitTable, metric: str, control: str, base: Callable[[], Floats]
+) -> Callable[[UnitTable], Floats] | None:
+    """The same of a stretch of the table; `base` is asked for where there are several columns."""
     declared = table.metrics[metric].covariates
     names: Sequence[str] = pre_periods(table).get(metric, ())
     if table.paired:
@@ -282,25 +296,53 @@ def past_of(table: UnitTable, metric: str, control: str, base: Floats) -> Floats
         names = [name for name in declared or () if name in table.covariates]
         if declared is None and metric in table.covariates:
             names = [metric]
-    columns = [np.asarray(table.covariates[name], dtype=np.float64) for name in names]
-    if table.assigned is not None:
-        columns = [column[table.assigned == table.arm(control)] for column in columns]
-    varied = [column for column in columns if len(column) == len(base) and np.ptp(column) > 0]
+
+    def columns(block: UnitTable) -> list[Floats]:
+        own = slice(None) if block.assigned is None else block.assigned == block.arm(control)
+        return [np.asarray(block.covariates[name], dtype=np.float64)[own] for name in names]
+
+    spreads = passes.spreads(lambda: map(columns, table.blocks(())), len(names))
+    varied = [i for i, spread in enumerate(spreads) if spread.high > spread.low]
     if len(varied) <= 1:
-        return varied[0] if varied else None
-    standard = np.stack([_standard(column) for column in varied], axis=1)
-    slopes = np.linalg.lstsq(standard, base - base.mean(), rcond=None)[0]
-    together = np.asarray(matmul(standard, slopes[:, None])[:, 0])
-    return together if np.ptp(together) > 0 else None
+        return (lambda block: columns(block)[varied[0]]) if varied else None
+
+    def standard(block: UnitTable) -> Floats:
+        own = columns(block)
+        return np.stack([spreads[i].standard(own[i]) for i in varied], axis=1)
+
+    values = base()
+    whole = np.concatenate([standard(block) for block in table.blocks(())])
+    slopes = np.linalg.lstsq(whole, values - values.mean(), rcond=None)[0]
+    if not np.ptp(matmul(whole, slopes[:, None])) > 0:
+        return None
+    return lambda block: np.asarray(matmul(standard(block), slopes[:, None])[:, 0])
 
 
-def _log_error(residuals: Floats, values: Floats) -> float:
-    """Standard error of log(variance / mean^2), to which the users that a lift needs are
-    proportional: by the delta method, each user i adds r_i^2 / s^2 - 1 - 2 (z_i - m) / m over n.
+def _log_errors(
+    columns: Callable[[], Iterator[list[Floats]]],
+    residuals: Mapping[PlanName, Callable[[list[Floats]], Floats]],
+    values: passes.ColumnSpread,
+) -> dict[PlanName, float]:
+    """Standard errors of log(variance / mean^2), to which the users that a lift needs are
+    proportional: by the delta method, each user i adds r_i^2 / s^2 - 1 - 2 (z_i - m) / m over n,
+    r_i the `residuals` of a design in a stretch of `columns`, of which z_i are the first.
     """
-    variance, mean = np.square(residuals).mean(), values.mean()
-    influence = np.square(residuals) / variance - 1.0 - 2.0 * (values - mean) / mean
-    return float(influence.std(ddof=1) / np.sqrt(len(values)))
+    variances = dict.fromkeys(residuals, 0.0)
+    for c in columns():
+        for design, own in residuals.items():
+            variances[design] += float(np.square(own(c)).sum()) / values.n
+
+    def influences() -> Iterator[list[Floats]]:
+        for c in columns():
+            away = 2.0 * (c[0] - values.mean) / values.mean
+            yield [
+                np.square(own(c)) / variances[design] - 1.0 - away
+                for design, own in residuals.items()
+            ]
+
+    spreads = passes.spreads(influences, len(residuals))
+    root = np.sqrt(values.n)
+    return {d: float(one.deviation(1) / root) for d, one in zip(residuals, spreads, strict=True)}
 
 
 def power(
@@ -400,7 +442,7 @@ def population(table: UnitTable, metric: str, control: str, treatment: str) -> O
     """
     arms = (control, treatment if table.paired else control)
     own, other = (tuple(v for v in table.sums(metric, arm) if v is not None) for arm in arms)
-    base, _ = values(table, metric, control, arms[1])
+    base, _ = contrasts.values(table, metric, control, arms[1])
     return _people(metric, treatment, own, other, past_of(table, metric, control, base))
 
 

@@ -8,6 +8,7 @@ jumps to the next, and no normal theory holds for it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from policies.elementary import exps
 from policies.products import matmul
+from simulator.stats import selection
 from simulator.stats.moments import Floats, Moments
 from simulator.stats.quantities import ArmFigure
 from simulator.stats.randomise import Outcomes
@@ -174,14 +176,31 @@ def unfit(control: Floats, treatment: Floats, level: float, n: int) -> str:
     many users share one value (counts of few events) it stays there or jumps to the next; audited,
     tests and intervals then err either way.
     """
+    return unfit_stretches(lambda: iter([(control, treatment)]), level, n)
+
+
+def unfit_stretches(
+    stretches: Callable[[], Iterator[tuple[Floats, Floats]]], level: float, n: int
+) -> str:
+    """The same of values that come in stretches, each pass over them anew."""
     if n * min(level, 1.0 - level) < ENOUGH:
         return f"fewer than {ENOUGH} users beyond it"
     error = np.sqrt(level * (1.0 - level) / n)
-    for values in (control, treatment):
-        here = np.quantile(values, level, method="inverted_cdf")
+    sizes = np.sum([[len(values) for values in both] for both in stretches()], axis=0).tolist()
+    found = selection.order_statistics(
+        lambda: (dict(enumerate(both)) for both in stretches()),
+        {side: [selection.rank(level, size)] for side, size in enumerate(sizes)},
+        dict(enumerate(sizes)),
+    )
+    heres = [found[side][0] for side in range(len(sizes))]
+    ties = [
+        [np.count_nonzero(values == here) for values, here in zip(both, heres, strict=True)]
+        for both in stretches()
+    ]
+    for here, same, size in zip(heres, np.sum(ties, axis=0).tolist(), sizes, strict=True):
         if here == 0:
             return "that quantile of users has no events"
-        tied = (np.count_nonzero(values == here) - 1) / len(values)
+        tied = (same - 1) / size
         if tied > TIED * error:
             return f"too many users ({tied:.1%}) have that one value"
     return ""

@@ -4,8 +4,10 @@ the warning that belongs beside.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from simulator.stats.contrasts import TableMoments
 from simulator.stats.moments import Moments
 from simulator.stats.pooling import fixed_effect
 from simulator.stats.tests import adjust
-from simulator.stats.unit_table import Unit, UnitTable, levels
+from simulator.stats.unit_table import Array, Unit, UnitTable, levels
 
 WARNING = (
     "Segments are looked at because they are there, not because they were planned: with so many,"
@@ -85,7 +87,7 @@ def segments(
     names = list(table.numerators)
     compared: list[Compared] = []
     for group in table.groups:
-        parts = {name: part for name, part in _parts(table, group) if _smallest(part) >= LEAST}
+        parts = {name: part for name, part in table.of_levels(group) if _smallest(part) >= LEAST}
         samples = {name: TableMoments(part, covariates or {}) for name, part in parts.items()}
         for arm in table.arms if len(parts) > 1 else ():
             for metric in names if arm != control else ():
@@ -119,17 +121,6 @@ def of_comparisons(
     )
 
 
-def _parts(table: UnitTable, group: str) -> Iterator[tuple[str, UnitTable]]:
-    """The units of each level of a group, levels in ascending order and units in that of the
-    table.
-    """
-    names, codes = levels(table.groups[group])
-    order = np.argsort(codes, kind="stable")
-    ends = np.cumsum(np.bincount(codes, minlength=len(names)))
-    for name, units in zip(names, np.split(order, ends[:-1]), strict=True):
-        yield str(name), table.where(units)
-
-
 def dependence(table: UnitTable) -> dict[str, float]:
     """For each group of a split table the p-value of its independence of the arm: Pearson's
     chi-square, Holm over the groups.
@@ -144,13 +135,17 @@ def dependence(table: UnitTable) -> dict[str, float]:
     from scipy.stats import chi2_contingency
 
     by_group = {}
-    here = table.assigned >= 0
-    for group, labels in table.groups.items():
-        names, codes = levels(labels[here])
-        counts = np.bincount(
-            codes * len(table.arms) + table.assigned[here], minlength=len(names) * len(table.arms)
-        )
-        counts = counts.reshape(len(names), len(table.arms))
+    for group in table.groups:
+        counted: dict[Any, Array] = defaultdict(lambda: np.zeros(len(table.arms), dtype=np.int64))
+        for block in table.blocks(()):
+            assert block.assigned is not None
+            here = block.assigned >= 0
+            names, codes = levels(block.groups[group][here])
+            cells = codes * len(table.arms) + block.assigned[here]
+            found = np.bincount(cells, minlength=len(names) * len(table.arms))
+            for name, row in zip(names, found.reshape(len(names), -1), strict=True):
+                counted[name] += row
+        counts = np.array([counted[name] for name in sorted(counted)])
         rare = counts.sum(axis=1) < LEAST
         pooled = np.vstack([counts[~rare], counts[rare].sum(axis=0, keepdims=True)])
         pooled = pooled[pooled.sum(axis=1) > 0][:, pooled.sum(axis=0) > 0]

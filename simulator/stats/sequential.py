@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from policies.elementary import exps, log, log1p, logs, logs1p
 from policies.products import matmul
 from simulator.stats import intervals, tests
-from simulator.stats.contrasts import TableMoments, influences
+from simulator.stats.contrasts import TableMoments, influence_stretches
 from simulator.stats.moments import Floats, Moments, Number
 from simulator.stats.spending import ALPHA, boundaries
 from simulator.stats.unit_table import UnitTable
@@ -158,18 +159,13 @@ def successive(tables: Sequence[UnitTable], metric: str, control: str, treatment
     """Correlations `[looks - 1]` of a comparison's estimate at successive looks, from the same
     units' values; NaN without variance.
     """
-    correlations, before = [], None
-    for table in tables:
-        here = influences(table, metric, control, treatment)
-        if before is not None:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                correlations.append(
-                    float(
-                        matmul(before, here) / np.sqrt(matmul(before, before) * matmul(here, here))
-                    )
-                )
-        before = here
-    return np.array(correlations)
+    moved = [influence_stretches(table, metric, control, treatment) for table in tables]
+    own, both = np.zeros(len(tables)), np.zeros(max(len(tables) - 1, 0))
+    for stretch in zip(*(one() for one in moved), strict=True):
+        own += [matmul(here, here) for here in stretch]
+        both += [matmul(before, here) for before, here in pairwise(stretch)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(both / np.sqrt(own[:-1] * own[1:]))
 
 
 def looks(

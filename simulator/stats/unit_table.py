@@ -7,7 +7,7 @@ other modules of `simulator.stats`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -180,6 +180,29 @@ class UnitTable:
         """Number of units, those with zeros included."""
         return 0 if not self.numerators else int(next(iter(self.numerators.values())).shape[-1])
 
+    def blocks(self, metrics: Collection[str] | None = None) -> Iterator[UnitTable]:
+        """The table in stretches of its units, in order: what sums over units are made of. Here
+        one, the table itself; of many users one for each part of their log (`stats.streamed`).
+
+        Args:
+            metrics: the only ones that are needed; None: all.
+        """
+        yield self
+
+    def levels(self, group: str) -> list[Any]:
+        """The levels of a group, in ascending order."""
+        return sorted(
+            {name for block in self.blocks(()) for name in levels(block.groups[group])[0]}
+        )
+
+    def of_levels(self, group: str) -> Iterator[tuple[str, UnitTable]]:
+        """The units of each level of a group, levels in ascending order and units in their own."""
+        names, codes = levels(self.groups[group])
+        order = np.argsort(codes, kind="stable")
+        ends = np.cumsum(np.bincount(codes, minlength=len(names)))
+        for name, units in zip(names, np.split(order, ends[:-1]), strict=True):
+            yield str(name), self.where(units)
+
     def arm(self, name: str) -> int:
         """Index of the arm called `name`.
 
@@ -236,12 +259,21 @@ class UnitTable:
         for share in shares.values():
             if not 0 <= share < 0.5:
                 raise TableError(f"winsorising: the share must be in [0, 0.5); got {share}")
-        cut = {
-            name: _cut(values, shares[name])
-            for name, values in self.numerators.items()
-            if shares.get(name) and name not in self.denominators
-        }
-        return replace(self, numerators={**self.numerators, **cut}) if cut else self
+        cut = [
+            name for name in self.numerators if shares.get(name) and name not in self.denominators
+        ]
+        return self._cut({name: self._bound(name, shares[name]) for name in cut}) if cut else self
+
+    def _bound(self, metric: str, share: float) -> Any:
+        """The value that bounds the `share` of largest sums of a metric."""
+        values = self.numerators[metric]
+        at = values.size - 1 - int(share * values.size)
+        return np.partition(values, at, axis=None)[at]
+
+    def _cut(self, bounds: Mapping[str, Any]) -> UnitTable:
+        """The table with the sums of some metrics put down to a bound."""
+        cut = {name: np.minimum(self.numerators[name], bound) for name, bound in bounds.items()}
+        return replace(self, numerators={**self.numerators, **cut})
 
     def as_declared(self) -> UnitTable:
         """The table with the sums of each metric winsorised as its declaration says."""
@@ -293,13 +325,6 @@ def in_few_bytes(sums: Array) -> Array:
 def as_floats(sums: Array) -> Floats:
     """Sums as float64, which nothing that is taken from them leaves; no copy where they are."""
     return np.asarray(sums, dtype=np.float64)
-
-
-def _cut(values: Array, share: float) -> Array:
-    """The `share` of largest values put down to the next one."""
-    largest = int(share * values.size)
-    at = values.size - 1 - largest
-    return np.asarray(np.minimum(values, np.partition(values, at, axis=None)[at]))
 
 
 def levels(labels: Array) -> tuple[Array, Array]:

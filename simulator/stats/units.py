@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from policies.time import DAY
 from simulator.designs.base import DesignError
+from simulator.log import workspace
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, FITTED_ONCE
 from simulator.log.metrics import DEFAULT_METRICS, IMPRESSIONS, Rows, chosen
-from simulator.log.part_sums import CellSums, Sums, add_up
+from simulator.log.part_sums import CellSums, KeptSums, Sums, add_up, some
 from simulator.log.schema import LogRows
 from simulator.stats.derived import DerivedColumns
+from simulator.stats.streamed import StreamedDays
 from simulator.stats.unit_table import Array, TableError, in_few_bytes
 from simulator.stats.user_days import UserDays
 
@@ -31,6 +33,15 @@ def read(log: EventLog, metrics: Iterable[str] | None = None, *, inspect: bool =
     sums = UserSums(log, metrics)
     add_up(log, [sums], inspect=inspect)
     return sums.user_days()
+
+
+STREAMED = 1 << 22
+"""Days of users in all arms from which on their sums stay in files: fewer take little memory, and
+less time where they are in it.
+"""
+
+ROOM = 1 << 28
+"""Bytes of sums that are kept for the next pass over them."""
 
 
 class GrowingCells:
@@ -82,10 +93,35 @@ class InCells(ABC):
 
     def take(self, sums: Sums) -> None:
         """Add the sums of a part of the log."""
-        for name, cells in self.cells().items():
-            first, values = sums[name]
+        cells = self.cells()
+        for name, (first, values) in some(sums, cells.keys()).items():
             if len(values):
-                cells.add(first, values.astype(np.promote_types(values.dtype, np.int64)))
+                cells[name].add(first, values.astype(np.promote_types(values.dtype, np.int64)))
+
+
+@dataclass(frozen=True)
+class _Lying:
+    """The sums of users of one part of the log, and which cells they are.
+
+    Attributes:
+        sums: where they lie.
+        days: flat cells `[arms, users, days]` of every term.
+        before: cells `[users]` before the A/B.
+    """
+
+    sums: KeptSums
+    days: range
+    before: range
+
+    def add_to(self, into: Mapping[str, GrowingCells], cells: range, at: int, own: range) -> None:
+        """Add what is in some `cells` of all to those from `at` on of a stretch."""
+        low, high = max(cells.start, own.start), min(cells.stop, own.stop)
+        if low >= high or not into:
+            return
+        for name, (first, sums) in self.sums.some(into.keys()).items():
+            values = sums[low - first : high - first]
+            wide = values.astype(np.promote_types(values.dtype, np.int64))
+            into[name].add(at + low - cells.start, wide)
 
 
 class UserSums(InCells):
@@ -96,7 +132,12 @@ class UserSums(InCells):
     """
 
     def __init__(
-        self, log: EventLog, metrics: Iterable[str] | None = None, *, of_part: bool = False
+        self,
+        log: EventLog,
+        metrics: Iterable[str] | None = None,
+        *,
+        of_part: bool = False,
+        streamed: bool = False,
     ) -> None:
         """
         Args:
@@ -105,6 +146,9 @@ class UserSums(InCells):
                 supply side are not of users, and left to `stats.supply`.
             of_part: room is made for the users of the rows that come, and not for all; there are
                 then `sums` and no `user_days`.
+            streamed: sums of STREAMED users' days or more stay in the files of the parts, and
+                `user_days` reads those of a part at a time (`stats.streamed`), where each arm has
+                one fit and users are the units.
 
         Raises:
             TableError: fewer than one arm besides the history.
@@ -156,6 +200,11 @@ class UserSums(InCells):
         self._observed = {name: GrowingCells(1) for name in self.columns}
         self._done: set[int] = set()
         self._n_rows = GrowingCells(1)
+        plain = meta.design.unit == "user" and not meta.design.shares_slates
+        has_one = int(max(meta.fits_of_arm())) == 1 and not meta.fits.crossed
+        many = len(self.arms) * meta.n_users * self._days >= STREAMED
+        self._kept: dict[tuple[int, str], Array] = {}
+        self._lying: list[_Lying] | None = [] if streamed and plain and has_one and many else None
 
     def cells(self) -> dict[str, GrowingCells]:
         """By term, of each user's days in each arm and before the A/B; how many rows there are, and
@@ -168,6 +217,77 @@ class UserSums(InCells):
             **{f"before {name}": cells for name, cells in self._before.items()},
         }
 
+    def take(self, sums: Sums) -> None:
+        """Add the sums of a part of the log."""
+        if self._lying is None or not isinstance(sums, KeptSums):
+            super().take(sums)
+            return
+        counts = {"rows": self._n_rows, **{f"observed {n}": c for n, c in self._observed.items()}}
+        name = self._terms[0].name
+        found = sums.some([*counts, f"days {name}", f"before {name}"])
+        for count, cells in counts.items():
+            cells.add(0, found[count].sums.astype(np.int64))
+        # A row adds to the same cells of every term.
+        places = (
+            range(cells.first, cells.first + len(cells.sums))
+            for cells in (found[f"days {name}"], found[f"before {name}"])
+        )
+        self._lying.append(_Lying(sums, *places))
+
+    def _blocks(self, names: Collection[str] | None) -> Iterator[UserDays]:
+        """The users of each part, with the sums of the named terms (None: of all) where they lie
+        in files, and with all before the A/B.
+        """
+        meta, known = self.meta, self._known()
+        asked = [name for name in known if names is None or name in names]
+        own = {name: self._first[self._asked[name].of].name for name in known}
+        wanted = {f"days {own[name]}" for name in asked} | {f"before {own[name]}" for name in known}
+        for first in range(0, meta.n_users, workspace.PART_USERS):
+            n = min(workspace.PART_USERS, meta.n_users - first)
+            sums = self._together(first, n, sorted(wanted))
+            shape = (len(self.arms), n, self._days)
+            yield UserDays(
+                self.arms,
+                n,
+                self._days,
+                self.metrics,
+                {name: sums[f"days {own[name]}"].reshape(shape) for name in asked},
+                {name: sums[f"before {own[name]}"] for name in known},
+            )
+
+    def _together(self, first: int, n: int, names: Sequence[str]) -> dict[str, Array]:
+        """Some of the sums of `n` users from `first` on, by name: flat `[arms, n, days]`, or `[n]`
+        before the A/B.
+        """
+        meta, kept = self.meta, self._kept
+        missing = [name for name in names if (first, name) not in kept]
+        width = n * self._days
+        of_days = [name for name in missing if name.startswith("days ")]
+        days = {name: GrowingCells(len(self.arms) * width) for name in of_days}
+        before = {name: GrowingCells(n) for name in missing if name not in days}
+        for part in self._lying or ():
+            for arm in range(len(self.arms)):
+                start = (arm * meta.n_users + first) * self._days
+                part.add_to(days, range(start, start + width), arm * width, part.days)
+            part.add_to(before, range(first, first + n), 0, part.before)
+        found = {name: kept[first, name] for name in names if name not in missing}
+        for name, cells in (days | before).items():
+            found[name] = kept[first, name] = cells.values
+        spare = sum(array.nbytes for array in kept.values()) - ROOM
+        while spare > 0:
+            spare -= kept.pop(next(iter(kept))).nbytes
+        return found
+
+    def _known(self) -> list[str]:
+        """The terms that the log has data for."""
+        found = []
+        for name, term in self._asked.items():
+            columns = self._first[term.of].columns
+            observed = [self._observed[c] for c in columns if c in self._observed]
+            if not self._n_rows.values[0] or all(one.values[0] for one in observed):
+                found.append(name)
+        return found
+
     def user_days(self) -> UserDays:
         """`UserDays` over the arms of the log other than `history`, of all that was added. In an
         interleaved log an impression is of the arm that drafted its item, and metrics of the visit
@@ -177,14 +297,13 @@ class UserSums(InCells):
             TableError: rows that cannot be of the log's design.
         """
         meta, arms, design, number = self.meta, self.arms, self.meta.design, self._n_fits
+        if self._lying:
+            return self._streamed()
         cubes, before = {}, {}
-        for name, term in self._asked.items():
-            first = self._first[term.of]
-            known = [self._observed[c] for c in first.columns if c in self._observed]
-            if self._n_rows.values[0] and not all(one.values[0] for one in known):
-                continue
-            cubes[name] = self._cubes[first.name].values.reshape(self._shape)
-            before[name] = self._before[first.name].values
+        for name in self._known():
+            first = self._first[self._asked[name].of].name
+            cubes[name] = self._cubes[first].values.reshape(self._shape)
+            before[name] = self._before[first].values
         try:
             assigned = design.arm_of_user(meta.n_users)
             cluster = design.cluster_of_user(meta.n_users)
@@ -218,6 +337,27 @@ class UserSums(InCells):
         everybody = np.arange(meta.n_users)
         theirs = meta.fits.fit_of_user(meta.scenario.get("seed", 0), everybody, meta.fits.number)
         return replace(lives[0], fits=fits, fit_of_user=theirs, fitted_once=once)
+
+    def _streamed(self) -> UserDays:
+        """
+        Raises:
+            TableError: as `user_days`.
+        """
+        names, nothing = self._known(), np.zeros(0)
+        try:
+            assigned = self.meta.design.arm_of_user(self.meta.n_users)
+        except DesignError as error:
+            raise TableError(str(error)) from error
+        days = UserDays(
+            self.arms,
+            self.meta.n_users,
+            self._days,
+            self.metrics,
+            dict.fromkeys(names, nothing),
+            dict.fromkeys(names, nothing),
+            None if assigned is None else in_few_bytes(assigned),
+        )
+        return StreamedDays.of(days, names, self._blocks)
 
     def add(self, rows: LogRows) -> None:
         """Add the stretch that follows the last one.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -19,6 +20,34 @@ from simulator.stats.unit_table import (
     in_few_bytes,
     mean_table,
 )
+
+
+@dataclass(frozen=True)
+class Past:
+    """What the days before the A/B say of all users together, by which each is measured.
+
+    Attributes:
+        ratios: by ratio metric, the sum of its numerators over that of its denominators.
+        thirds: of the users with a history, the impressions up to which the lowest and the middle
+            third have; None: nobody has any.
+    """
+
+    ratios: Mapping[str, float]
+    thirds: tuple[float, float] | None
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, Metric], before: Mapping[str, Array]) -> Past:
+        """What the sums before the A/B `[n_users]` say, by term."""
+        ratios = {}
+        for name, metric in metrics.items():
+            if metric.denominator is not None and all(t.name in before for t in metric.terms):
+                top, bottom = (before[t.name].sum(dtype=np.float64) for t in metric.terms)
+                ratios[name] = float(top / bottom) if bottom > 0 else 0.0
+        if "impressions" not in before or not before["impressions"].any():
+            return cls(ratios, None)
+        seen = before["impressions"].astype(np.float64)
+        low, high = np.quantile(seen[seen > 0], [1 / 3, 2 / 3]).tolist()
+        return cls(ratios, (low, high))
 
 
 @dataclass(frozen=True)
@@ -46,6 +75,7 @@ class UserDays:
             means over fits. Else ().
         cluster: `[n_users]` that users were assigned with; then these are the units of the table
             by user. None where users were assigned one by one.
+        past: of all users, where these are some of them; None: these are all.
     """
 
     arms: tuple[str, ...]
@@ -61,6 +91,7 @@ class UserDays:
     fitted_once: frozenset[str] = frozenset()
     lives: tuple[UserDays, ...] = ()
     cluster: Array | None = None
+    past: Past | None = None
     _tables: dict[tuple[Unit, int], UnitTable] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -119,7 +150,7 @@ class UserDays:
         n = 1 if unit == "user" else len(range(self.days)[span])
         spread = (lambda v: v) if unit == "user" else (lambda v: np.repeat(v, n))
         covariates = {
-            name: spread(self._before(metric))
+            name: spread(self._before(name, metric))
             for name, metric in self.metrics.items()
             if self._has_before(metric)
         }
@@ -156,6 +187,7 @@ class UserDays:
             fit_of_user=None if self.fit_of_user is None else self.fit_of_user[index],
             cluster=None if self.cluster is None else self.cluster[index],
             lives=tuple(life.users(index) for life in self.lives),
+            past=None,
         )
 
     def of_arms(self, index: Array) -> UserDays:
@@ -201,16 +233,33 @@ class UserDays:
         """The same users with other sums, of which nobody says with which fit they were had."""
         return replace(self, terms=terms, fits=(), fit_of_user=None, lives=())
 
+    def tilted(self, terms: Collection[str], slopes: Array) -> UserDays:
+        """The same users with some terms weighted by day, `slopes` `[days]`."""
+        return self.pooled({**self.terms, **{name: self.terms[name] * slopes for name in terms}})
+
+    def blocks(self, terms: Collection[str] | None = None) -> Iterator[UserDays]:
+        """The users in stretches, in order: what sums over users are made of. Here one, all of
+        them; of many users one for each part of their log (`stats.streamed`).
+
+        Args:
+            terms: the only ones that are needed; None: all.
+        """
+        yield self
+
+    @cached_property
+    def _past(self) -> Past:
+        return Past.of(self.metrics, self.before) if self.past is None else self.past
+
     @property
     def groups(self) -> dict[str, Array]:
         """Segments known before the A/B, `[n_users]` of str: `activity` (thirds by impressions in
         the history) and `newness`.
         """
-        if "impressions" not in self.before or not self.before["impressions"].any():
+        thirds = self._past.thirds
+        if thirds is None:
             return {}
         seen = self.before["impressions"].astype(np.float64)
-        known = seen > 0
-        low, high = np.quantile(seen[known], [1 / 3, 2 / 3])
+        known, (low, high) = seen > 0, thirds
         activity = np.select([~known, seen <= low, seen <= high], ["none", "low", "middle"], "high")
         return {"activity": activity, "newness": np.where(known, "known", "new")}
 
@@ -225,18 +274,24 @@ class UserDays:
         sums = np.where(served.any(axis=1)[:, None], matmul(served, cube.T), np.nan)
         return np.asarray(sums / np.maximum(served.sum(axis=1), 1)[:, None] if mean else sums)
 
-    def _sums(self, term: Term, unit: Unit, span: slice, *, mean: bool) -> Array:
+    def _cube(self, term: Term, span: slice) -> Array:
         cube = self.terms[term.name][:, :, span]
         if self.switched is not None:
             cube = cube.sum(axis=0, keepdims=True)
-        if term.days is not None:
-            cube = term.days(cube)
+        return cube if term.days is None else term.days(cube)
+
+    def _sums(self, term: Term, unit: Unit, span: slice, *, mean: bool) -> Array:
+        if unit == "day" and self.switched is None:
+            counts = self.n_users if self.assigned is None else self._members()[:, None]
+            sums = sum(
+                block._cube(term, span).sum(axis=1, dtype=np.float64)
+                for block in self.blocks([term.name])
+            )
+            with np.errstate(invalid="ignore"):
+                return np.asarray(sums / counts)
+        cube = self._cube(term, span)
         if self.switched is not None:
             return self._switchback(cube[0], unit, span, mean=mean)
-        if unit == "day":
-            counts = self.n_users if self.assigned is None else self._members()[:, None]
-            with np.errstate(invalid="ignore"):
-                return np.asarray(cube.sum(axis=1, dtype=np.float64) / counts)
         if unit == "user":
             by_unit = cube[:, :, 0] if cube.shape[2] == 1 else in_few_bytes(cube.sum(axis=2))
         else:
@@ -254,10 +309,10 @@ class UserDays:
     def _has_before(self, metric: Metric) -> bool:
         return all(t.days is None and t.name in self.before for t in metric.terms)
 
-    def _before(self, metric: Metric) -> Floats:
+    def _before(self, name: str, metric: Metric) -> Floats:
         top = self.before[metric.numerator.name].astype(np.float64)
         if metric.denominator is None:
             return top
         bottom = self.before[metric.denominator.name].astype(np.float64)
-        overall = top.sum() / bottom.sum() if bottom.sum() > 0 else 0.0
+        overall = self._past.ratios[name]
         return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), overall)

@@ -1,0 +1,209 @@
+"""Statistics of users who come in stretches are those of all of them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from simulator.log.metrics import METRICS
+from simulator.stats import checks, passes, selection, sequential, verdict
+from simulator.stats.adjustment import post_stratified, pre_periods, winsorised
+from simulator.stats.power import pilot
+from simulator.stats.segments import dependence, segments
+from simulator.stats.streamed import StreamedDays
+from simulator.stats.user_days import UserDays
+
+NAMES = ("click", "watch_time", "click_rate", "return")
+N, DAYS = 900, 3
+
+
+def days(*, split: bool, with_past: bool = True) -> UserDays:
+    """Users of two arms, whose values go with their past."""
+    random = np.random.default_rng(3)
+    taste = random.gamma(2.0, 1.0, N)
+    shown = random.poisson(3.0 * taste[None, :, None], (2, N, DAYS)).astype(np.int16)
+    click = random.binomial(shown, 0.4).astype(np.int8)
+    watch = click * random.exponential(20.0, shown.shape)
+    metrics = {name: METRICS[name] for name in NAMES}
+    terms = {"impressions": shown, "click": click}
+    terms |= {t.name: watch for t in metrics["watch_time"].terms}
+    terms |= {t.name: shown for t in metrics["return"].terms}
+    before: dict[str, Any] = {"impressions": np.zeros(N, np.int8)}
+    if with_past:
+        old = random.poisson(5.0 * taste) * (random.random(N) < 0.8)
+        before = {"impressions": old.astype(np.int16), "click": random.binomial(old, 0.4)}
+    assigned = random.integers(0, 2, N).astype(np.int8) if split else None
+    return UserDays(("a", "b"), N, DAYS, metrics, terms, before, assigned)
+
+
+def streamed(whole: UserDays, ends: Collection[int] = (130, 131, 600, N)) -> UserDays:
+    """The same users in stretches."""
+
+    def source(names: Collection[str] | None) -> Iterator[UserDays]:
+        for first, end in zip((0, *ends), ends, strict=False):
+            part = whole.users(np.arange(first, end))
+            kept = {n: cube for n, cube in part.terms.items() if names is None or n in names}
+            yield replace(part, terms=kept)
+
+    return StreamedDays.of(whole, whole.before, source)
+
+
+def no_whole_column(*_: Any) -> Any:
+    raise AssertionError("a column of all users is put together")
+
+
+def near(one: Any, other: Any) -> None:
+    assert repr(one).count("(") == repr(other).count("(")
+    if isinstance(one, float):
+        assert one == pytest.approx(other, rel=1e-12, nan_ok=True)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            near(one[key], other[key])
+    elif isinstance(one, list | tuple):
+        for a, b in zip(one, other, strict=True):
+            near(a, b)
+    elif hasattr(one, "__dataclass_fields__"):
+        for name in one.__dataclass_fields__:
+            near(getattr(one, name), getattr(other, name))
+    elif isinstance(one, np.ndarray):
+        np.testing.assert_allclose(one, other, 1e-12)
+    else:
+        assert one == other
+
+
+OF_USERS: dict[str, Callable[[UserDays], Any]] = {
+    "lifts": lambda d: verdict.lifts(d.by("user"), "a"),
+    "lifts of a day": lambda d: verdict.lifts(d.by("user", first=1, until=2), "a"),
+    "lifts by day": lambda d: list(d.by("day").numerators.values()),
+    "winsorised": lambda d: verdict.lifts(winsorised(d.by("user"), 0.02), "a"),
+    "adjusted": lambda d: verdict.lifts(
+        d.by("user"), "a", covariates={} if d.assigned is None else pre_periods(d.by("user"))
+    ),
+    "segments": lambda d: segments(d.by("user"), "a"),
+    "dependence": lambda d: dependence(d.by("user")),
+    "pilots": lambda d: [pilot(d.by("user"), name, "a", "b") for name in ("click", "click_rate")],
+    "looks": lambda d: [
+        sequential.successive(
+            [d.by("user", until=day) for day in range(1, DAYS + 1)], name, "a", "b"
+        )
+        for name in ("click", "click_rate")
+    ],
+    "outliers": lambda d: checks.outliers(d.by("user"), "a"),
+    "balance": lambda d: checks.balance(d.by("user"), "a"),
+    "rare events": lambda d: checks.rare_events(d.by("user")),
+    "sample ratio": lambda d: checks.sample_ratio(d.by("user")),
+    "sample ratio by day": checks.sequential_sample_ratio,
+    "novelty": lambda d: checks.novelty(d, "a"),
+    "other arms first": lambda d: verdict.lifts(d.in_order(("b", "a")).by("user"), "b"),
+}
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["paired", "split"])
+@pytest.mark.parametrize("what", OF_USERS)
+def test_a_sum_over_users_needs_no_column_of_all(
+    what: str, split: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = days(split=split)
+    expected = OF_USERS[what](whole)
+    monkeypatch.setattr("simulator.stats.streamed.Whole.__getitem__", no_whole_column)
+    near(OF_USERS[what](streamed(whole)), expected)
+
+
+def test_users_by_strata_are_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = days(split=True)
+    expected = post_stratified(whole.by("user"), "click_rate", "a", "b", "activity")
+    monkeypatch.setattr("simulator.stats.streamed.Whole.__getitem__", no_whole_column)
+    near(post_stratified(streamed(whole).by("user"), "click_rate", "a", "b", "activity"), expected)
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["paired", "split"])
+def test_what_is_no_sum_gets_the_columns_that_it_asks_for(split: bool) -> None:
+    whole = days(split=split)
+    some = np.array([700, 3, 131, 130, 3])
+    for one, other in (
+        (streamed(whole), whole),
+        (streamed(whole).users(some), whole.users(some)),
+        (streamed(whole).of_arms(np.array([1])), whole.of_arms(np.array([1]))),
+    ):
+        assert one.n_users == other.n_users
+        assert one.terms.keys() == other.terms.keys()
+        assert all((one.terms[name] == other.terms[name]).all() for name in other.terms)
+        assert all((one.before[name] == other.before[name]).all() for name in other.before)
+        assert (one.assigned is None) == (other.assigned is None)
+    table, own = streamed(whole).by("user"), whole.by("user")
+    assert table.n_units == own.n_units == N
+    for part in ("numerators", "denominators", "covariates", "groups"):
+        assert getattr(table, part).keys() == getattr(own, part).keys()
+        for name, column in getattr(own, part).items():
+            assert (getattr(table, part)[name] == column).all()
+    assert (
+        streamed(whole).by("user-day").numerators["click"]
+        == whole.by("user-day").numerators["click"]
+    ).all()
+    with pytest.raises(KeyError):
+        table.numerators["nothing"]
+
+
+def test_users_without_a_past_have_no_segments() -> None:
+    whole = days(split=True, with_past=False)
+    assert streamed(whole).by("user").groups.keys() == set()
+    assert whole.by("user").groups == {}
+
+
+@pytest.mark.parametrize("n", [1, 7, 1_000, 200_000])
+def test_order_statistics_are_those_of_sorted_values(n: int) -> None:
+    random = np.random.default_rng(n)
+    columns = {
+        "seconds": random.exponential(20.0, n),
+        "ascending": np.sort(random.normal(size=n)),
+        "counts": random.poisson(0.3, n).astype(np.int8),
+        "one value": np.full(n, 4.0),
+    }
+    levels = (0.001, 0.25, 0.5, 0.99)
+    ranks = {name: [0, *(selection.rank(q, n) for q in levels), n - 1] for name in columns}
+    parts = np.array_split(np.arange(n), 7)
+    found = selection.order_statistics(
+        lambda: ({name: values[part] for name, values in columns.items()} for part in parts),
+        ranks,
+        dict.fromkeys(columns, n),
+    )
+    for name, values in columns.items():
+        assert found[name] == np.sort(values)[ranks[name]].tolist()
+        quantiles = np.quantile(values, levels, method="inverted_cdf").tolist()
+        assert found[name][1:-1] == quantiles
+        between = selection.quantiles(lambda v=values: (v[part] for part in parts), levels, n)
+        assert between == pytest.approx(np.quantile(values, levels).tolist(), rel=1e-15)
+
+
+def test_order_statistics_that_a_sample_misses_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selection, "SAMPLED", 10)
+    monkeypatch.setattr(selection, "WIDTH", 0.0)
+    values = np.zeros(1_000)
+    values[1::100] = np.arange(10.0)  # none of the sampled ones
+    values[50:99] = -1.0
+    stretches = [{0: values[:300]}, {0: values[300:]}]
+    ranks = [0, 48, 49, 990, 995, 999]
+    found = selection.order_statistics(lambda: iter(stretches), {0: ranks}, {0: 1_000})
+    assert found[0] == np.sort(values)[ranks].tolist()
+
+
+def test_spreads_of_one_stretch_are_numpys() -> None:
+    values = np.random.default_rng(1).normal(5.0, 2.0, 1_001)
+    (one,) = passes.spreads(lambda: iter([[values]]), 1)
+    assert (one.n, one.mean, one.low, one.high) == (
+        1_001,
+        values.mean(),
+        values.min(),
+        values.max(),
+    )
+    assert (one.deviation(), one.deviation(1)) == (values.std(), values.std(ddof=1))
+    (several,) = passes.spreads(lambda: ([part] for part in np.array_split(values, 5)), 1)
+    assert several.deviation() == pytest.approx(values.std(), rel=1e-14)
+    (nobody,) = passes.spreads(lambda: iter([[values[:0]]]), 1)
+    assert nobody.n == 0
+    assert np.isnan(nobody.deviation())
