@@ -35,30 +35,19 @@ class Counted:
         self._patch(monkeypatch)
 
     def _patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        build, sample, samples, lifts = (
-            UserDays._build,
-            moments.sample,
-            moments.samples,
-            verdict.lifts,
-        )
+        build, add, lifts = UserDays._build, moments.Sampler.add, verdict.lifts
 
         def counted_build(days: UserDays, unit: Any, span: slice) -> UnitTable:
             self._alive.append(days)
             self.tables[id(days), unit, span.start, span.stop] += 1
             return build(days, unit, span)
 
-        def counted_sample(columns: Iterable[Any]) -> moments.Sample:
+        def counted_add(sampler: moments.Sampler, columns: Iterable[Any], *group: Any) -> None:
             columns = list(columns)
             self._alive += columns
             # Rows of a table are views: what they are of and where they begin makes them distinct.
             self.samples[tuple(column.ctypes.data for column in columns)] += 1
-            return sample(columns)
-
-        def counted_samples(columns: Iterable[Any], *rest: Any) -> list[moments.Sample]:
-            columns = list(columns)
-            self._alive += columns
-            self.samples[tuple(column.ctypes.data for column in columns)] += 1
-            return samples(columns, *rest)
+            add(sampler, columns, *group)
 
         def counted_lifts(table: UnitTable, *args: Any, **how: Any) -> list[verdict.Lift]:
             self._alive.append(table)
@@ -67,8 +56,7 @@ class Counted:
             return lifts(table, *args, **how)
 
         monkeypatch.setattr(UserDays, "_build", counted_build)
-        monkeypatch.setattr(moments, "sample", counted_sample)
-        monkeypatch.setattr(moments, "samples", counted_samples)
+        monkeypatch.setattr(moments.Sampler, "add", counted_add)
         monkeypatch.setattr(verdict, "lifts", counted_lifts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -9,12 +11,18 @@ from simulator.stats import moments
 from simulator.stats.accumulate import sums_of_heads
 
 
+def by_group(columns: list[Any], group: Any, k: int) -> list[moments.Sample]:
+    sampler = moments.Sampler(len(columns), k)
+    sampler.add(columns, group)
+    return sampler.samples()
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 9, moments.CHUNK, 2 * moments.CHUNK + 3])
 @pytest.mark.parametrize("p", [1, 3])
 def test_samples_of_groups_are_numpys(n: int, p: int) -> None:
     rng = np.random.default_rng([n, p])
     columns, group = list(1e6 + rng.standard_normal((p, n))), rng.integers(-1, 4, n)
-    found = moments.samples(columns, group, 5)
+    found = by_group(columns, group, 5)
     assert len(found) == 5
     for g, one in enumerate(found):
         own = np.stack(columns)[:, group == g]
@@ -35,19 +43,8 @@ def test_a_group_that_begins_late_has_a_mean_of_its_own() -> None:
     n = moments.CHUNK
     near, far = np.random.default_rng(0).standard_normal((2, n))
     column, group = np.concatenate((near, 1e8 + far)), np.repeat([0, 1], n)
-    late = moments.samples([column], group, 2)[1]
+    late = by_group([column], group, 2)[1]
     assert late.cov[0, 0] == pytest.approx(np.var(far, ddof=1), rel=1e-6)
-
-
-def test_a_sample_of_some_rows_is_that_of_the_rows() -> None:
-    rng = np.random.default_rng(1)
-    columns = list(rng.standard_normal((2, moments.CHUNK + 50)))
-    rows = rng.permutation(moments.CHUNK + 50)[: moments.CHUNK + 7]
-    some, alone = moments.sample(columns, rows), moments.sample([c[rows] for c in columns])
-    assert some.n == alone.n == len(rows)
-    np.testing.assert_array_equal(some.mean, alone.mean)
-    np.testing.assert_array_equal(some.cov, alone.cov)
-    assert moments.sample([np.zeros(0)]).n == 0
 
 
 @pytest.mark.parametrize("units", [1, 4, 7, 8, 9, 16, 203])

@@ -61,13 +61,14 @@ def test_a_lift_has_the_sign_of_the_difference(
 
 def test_a_sample_is_that_of_its_rows_in_any_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     x = draws(11, 3)
-    rows = np.array([0, 2, 3, 5, 6, 7, 10])
     group = np.array([0, 1, 1, 0, -1, 1, 0, 2, 1, 0, 1])
     for chunk in (2, 3, 4, 11, 100):
         monkeypatch.setattr(moments, "CHUNK", chunk)
         same_sample(moments.sample(list(x)), x)
-        same_sample(moments.sample(list(x), rows), x[:, rows])
-        first, second, alone, none = moments.samples(list(x), group, 4)
+        sampler = moments.Sampler(len(x), 4)
+        for stretch in (slice(0, 5), slice(5, 6), slice(6, None)):
+            sampler.add(list(x[:, stretch]), group[stretch])
+        first, second, alone, none = sampler.samples()
         same_sample(first, x[:, group == 0])
         same_sample(second, x[:, group == 1])
         assert (alone.n, np.isnan(alone.cov).all()) == (1, True)

@@ -181,15 +181,6 @@ def sample(columns: Sequence[npt.NDArray[Any]]) -> Sample:
     return sampler.samples()[0]
 
 
-def samples(columns: Sequence[npt.NDArray[Any]], group: npt.NDArray[Any], k: int) -> list[Sample]:
-    """The samples of the rows of each `group` 0..k-1 (others are left out), all in one pass over
-    the columns.
-    """
-    sampler = Sampler(len(columns), k)
-    sampler.add(columns, group)
-    return sampler.samples()
-
-
 def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
     """The samples in which unit u occurs `weights[r, u]` times, for every r: one matrix product for
     all of them.
