@@ -3,6 +3,7 @@
     python -m benchmarks.large_fits adam|logger [--before ../before] [--users N] [--items N]
     python -m benchmarks.large_fits memory [--before ../before] [--users N]
     python -m benchmarks.large_fits index|prompts [--items N]
+    python -m benchmarks.large_fits ranks [--users N] [--items N]
 
 Each part is computed in a process of its own with one thread, by the code of this checkout and of
 that given by `--before`; printed are CPU seconds and the peak of memory, and the ratio of the two.
@@ -18,6 +19,8 @@ Vectors of items are drawn around 1,000 centres.
   that it then takes.
 - `prompts`: Algorithm 1 for 64 users with 8 clicks each, by all items, by cells (`ivf`) and by a
   graph (`hnsw`), and how many prompts are the same; the 60 best items for a query.
+- `ranks`: fits of SASRec and of RecGPT's pre-training, two epochs in two micro-batches, by one
+  process and by two: CPU seconds and clock of the first rank, and whether the weights are the same.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import resource
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +235,70 @@ def prompts(users: int, items: int) -> dict[str, Any]:
     return {"seconds": figures["hnsw, s"], **figures}
 
 
-PARTS = {"adam": adam, "logger": logger, "memory": memory, "index": index, "prompts": prompts}
+@dataclass(frozen=True)
+class Epochs:
+    """Two epochs of a policy on drawn clicks, 40 of each user, after a few that compile."""
+
+    policy: str
+    params: dict[str, Any]
+    users: int
+    items: int
+
+    def of_rank(self, progress: Any, ranks: Any) -> dict[str, Any]:
+        """CPU seconds and clock of this rank, and a digest of its weights."""
+        import hashlib
+
+        import torch
+
+        from policies.base import Catalogue, Fitting, Sequences
+        from policies.registry import make
+
+        torch.set_num_threads(1)
+        policy, figures = make(self.policy, self.params), {}
+        with ranks.connected("cpu"):
+            for users in (64, self.users):
+                items = np.random.default_rng(0).integers(1, self.items + 1, 40 * users)
+                offsets, clicked = 40 * np.arange(users + 1), np.ones(len(items), dtype=bool)
+                log = Sequences(np.arange(users), offsets, items, clicked, np.arange(len(items)))
+                clock, cpu = time.monotonic(), time.process_time()
+                policy.fit(log, Catalogue(users, self.items), Fitting(0, ranks=ranks))
+                figures = {"cpu": time.process_time() - cpu, "clock": time.monotonic() - clock}
+        digest = hashlib.sha256(b"".join(part.tobytes() for part in policy.state().values()))
+        return {**figures, "digest": digest.hexdigest()}
+
+
+def ranks(users: int, items: int) -> dict[str, Any]:
+    """What two processes spare of a fit."""
+    from policies.base import silent
+    from policies.ranks import ALONE
+    from simulator.run.together import together
+
+    training = {"epochs": 2, "patience": 0, "batch": 256, "microbatches": 2}
+    params: dict[str, dict[str, Any]] = {
+        "sasrec": {"training": training},
+        "pretrain": {"pretraining": training},
+    }
+    figures: dict[str, Any] = {}
+    for name, each in params.items():
+        fit = Epochs(name, each, users, items)
+        one, two = fit.of_rank(silent, ALONE), together(fit, 2, silent)[0]
+        for unit in ("cpu", "clock"):
+            figures[f"{name} by one, {unit} s"] = one[unit]
+            figures[f"{name} by two, {unit} s"] = two[unit]
+        same = "the same" if one["digest"] == two["digest"] else "other"
+        figures[f"{name}, weights"] = same
+        figures[f"{name}, CPU of a rank / of one process"] = two["cpu"] / one["cpu"]
+    return {"seconds": figures["sasrec by one, cpu s"], **figures}
+
+
+PARTS = {
+    "adam": adam,
+    "logger": logger,
+    "memory": memory,
+    "index": index,
+    "prompts": prompts,
+    "ranks": ranks,
+}
 
 
 def in_checkout(tree: Path, part: str, users: int, items: int) -> dict[str, Any]:
@@ -253,14 +320,15 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", choices=PARTS)
-    parser.add_argument("--users", type=int, help="1,000,000; of memory 50,000")
-    parser.add_argument("--items", type=int, help="1,000,000; of adam 20,000, of memory 500")
+    parser.add_argument("--users", type=int, help="1,000,000; of memory 50,000, of ranks 4,096")
+    parser.add_argument(
+        "--items", type=int, help="1,000,000; of adam 20,000, of memory 500, of ranks 4,000"
+    )
     parser.add_argument("--before", type=Path, help="checkout of another revision")
     parser.add_argument("--one", action="store_true", help="here, as JSON")
     options = parser.parse_args()
-    users, items = {"adam": (10**6, 20_000), "memory": (50_000, 500)}.get(
-        options.part, (10**6, 10**6)
-    )
+    sizes = {"adam": (10**6, 20_000), "memory": (50_000, 500), "ranks": (4096, 4000)}
+    users, items = sizes.get(options.part, (10**6, 10**6))
     options.users, options.items = options.users or users, options.items or items
     if options.one:
         import torch

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.context import is_of_request, log_column, past_of, union
+from policies.ranks import ALONE, RankGroup
 from policies.staging import staging_of
 from policies.stretches import Pile, stretches
 
@@ -374,6 +375,8 @@ class Fitting:
         resume: continue from a checkpoint in `folder` if there is one.
         identity: of what is fitted (a policy's `fit_key`); a checkpoint of anything else is
             refused.
+        ranks: the processes that compute this fit together, each by a call of its own. All of them
+            end with the same fit, and the first one's is kept.
     """
 
     seed: int = 0
@@ -382,6 +385,7 @@ class Fitting:
     folder: Path | None = None
     resume: bool = False
     identity: str = ""
+    ranks: RankGroup = ALONE
 
 
 @dataclass
@@ -471,6 +475,14 @@ class Policy(Params, ABC):
     def uses_device(self) -> bool:
         """Whether its fit computes on `fitting.device`, or that of a policy it consists of."""
         return self.trains_on_device or any(part.uses_device for part in self.parts())
+
+    @property
+    def most_processes(self) -> int:
+        """How many processes can compute one fit together: as many as there are micro-batches in a
+        training among its parameters, or in one of a policy it consists of.
+        """
+        own = [getattr(value, "microbatches", 1) for value in self.params().values()]
+        return max([1, *own, *(part.most_processes for part in self.parts())])
 
     def asked_context(self) -> tuple[str, ...]:
         """The context that it reads, and that any policy reads which it consists of."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from policies.adam import Adam
 from policies.base import Fitting, IntArray, Params
 from policies.blocks import length_batches, one_thread
+from policies.ranks import Summand
 from policies.staging import staging_of
 
 RISE = 0.03
@@ -47,6 +48,10 @@ class Training(Params):
         average: the result is the mean of the weights of so many best validated epochs (uniform
             soup, Wortsman et al. 2022), unless the best one alone validates better; without
             validation, of the last epochs (Izmailov et al. 2018).
+        microbatches: a batch is cut into so many, a power of two, whose gradients are added: less
+            memory, and as many processes may train together (`policies.ranks`), to the same bytes
+            as one. Each draws random numbers and shared negatives of its own and counts by its
+            targets.
     """
 
     epochs: int = 100
@@ -59,6 +64,7 @@ class Training(Params):
     every: int = 1
     sample: int = 10_000
     average: int = 1
+    microbatches: int = 1
 
     def __post_init__(self) -> None:
         smallest = {"epochs": 0, "batch": 1, "patience": 0, "every": 1, "sample": 1, "average": 1}
@@ -70,6 +76,11 @@ class Training(Params):
                 )
         if not self.rate > 0:
             raise ValueError(f"the 'rate' of a training must be above 0; got {self.rate}")
+        if self.microbatches < 1 or self.microbatches & (self.microbatches - 1):
+            raise ValueError(
+                "the 'microbatches' of a training must be a power of two (1, 2, 4, ...), so that"
+                f" their sum is one tree whoever computes them; got {self.microbatches}"
+            )
 
     def rate_at(self, done: float) -> float:
         """The learning rate where a share `done` of all steps, within 0..1, is done."""
@@ -82,9 +93,13 @@ class Training(Params):
 def seeded(seed: int, *key: int | str) -> Iterator[None]:
     """torch's default generators seeded by `seed` and `key`, and put back afterwards."""
     with torch.random.fork_rng():
-        state = _sequence(seed, *key).generate_state(1, np.uint64)[0]
-        torch.manual_seed(int(state >> np.uint64(1)))  # torch takes 63 bits
+        _seed(_sequence(seed, *key))
         yield
+
+
+def _seed(sequence: np.random.SeedSequence) -> None:
+    state = sequence.generate_state(1, np.uint64)[0]
+    torch.manual_seed(int(state >> np.uint64(1)))  # torch takes 63 bits
 
 
 def _sequence(seed: int, *key: int | str) -> np.random.SeedSequence:
@@ -156,10 +171,11 @@ def train(
 
     Args:
         model: whose parameters are trained, on its device.
-        step: from the rows of a batch to their mean loss; may draw from torch's default generators.
+        step: from the rows of a batch, or of a micro-batch, to their mean loss; may draw from
+            torch's default generators.
         lengths: `[N]` length of each row; batches hold rows of similar length.
         training: epochs, batch, rate, early stopping.
-        fitting: seed, progress callback, checkpoint folder.
+        fitting: seed, progress callback, checkpoint folder, ranks.
         stage: names the training in progress, messages and its checkpoint.
         validate: NDCG@10 of the model as it is (in `eval` mode), or None.
         targets: `[N]` what each row has to predict, so that batches hold about the same number of
@@ -176,6 +192,9 @@ def train(
             f"{stage}: there is nothing to train on: no user of the log has a click that follows"
             " another one"
         )
+    if validate is not None:
+        validate = fitting.ranks.agreed(validate)
+    weights = np.ones_like(lengths) if targets is None else np.maximum(targets, 1)
     optimizer = Adam(model.parameters(), training.rate, training.decay)
     checkpoint = _checkpoint(training, fitting, stage, lengths, targets)
     progress = TrainingState()
@@ -195,7 +214,9 @@ def train(
             with seeded(fitting.seed, stage, epoch):
                 if before_epoch is not None:
                     before_epoch()
-                loss = _epoch(model, optimizer, step, batches, training, (stage, epoch))
+                name = stage, epoch
+                steps = _Batches(model, optimizer, step, training, fitting, weights, name)
+                loss = steps.pass_over(batches)
                 progress.losses.append(loss)
                 figures = {"loss": loss}
                 if validate is not None and patience and epoch % training.every == 0:
@@ -204,9 +225,10 @@ def train(
                     progress.keep(figures["ndcg@10"], model.state_dict(), training.average)
                 elif not patience and epoch > training.epochs - training.average:
                     progress.keep(float(epoch), model.state_dict(), training.average)
-            if checkpoint is not None:
-                checkpoint.write(model, optimizer, progress)
-            fitting.progress(stage, epoch, training.epochs, figures)
+            if fitting.ranks.is_first:
+                if checkpoint is not None:
+                    checkpoint.write(model, optimizer, progress)
+                fitting.progress(stage, epoch, training.epochs, figures)
         _take_best(model, progress, validate if patience else None)
     return progress
 
@@ -251,36 +273,92 @@ def _take_best(
     progress.chosen = tuple(sorted(one.epoch for one in kept)) or (progress.epoch,)
 
 
-def _epoch(
-    model: nn.Module,
-    optimizer: Adam,
-    step: Callable[[IntArray], Tensor],
-    batches: Sequence[IntArray],
-    training: Training,
-    name: tuple[str, int],
-) -> float:
-    """One pass over all rows; the mean loss of its batches."""
-    stage, epoch = name
-    model.train()
-    total = 0.0
-    for number, rows in enumerate(batches):
-        done = (epoch - 1 + (number + 0.5) / len(batches)) / training.epochs
-        optimizer.rate = training.rate_at(done)
-        optimizer.forget()
-        loss = step(rows)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise ValueError(
-                f"{stage}: the loss must be finite; got {value} in epoch {epoch}, batch"
-                f" {number + 1} of {len(batches)}: lower the learning rate (now {training.rate}) or"
-                f" set a gradient clip (now {training.clip})"
-            )
-        loss.backward()  # type: ignore[no-untyped-call]
-        if training.clip > 0:
-            optimizer.clip(training.clip)
-        optimizer.step()
-        total += value
-    return total / len(batches)
+@dataclass(frozen=True)
+class _Batches:
+    """The batches of an epoch, and how the loss and the gradient of one are made of its
+    micro-batches.
+
+    Attributes:
+        model: whose gradients are taken.
+        optimizer: of the model.
+        step: as of `train`.
+        training: how.
+        fitting: seed and ranks.
+        weights: `[N]` what each row counts.
+        name: stage and epoch.
+    """
+
+    model: nn.Module
+    optimizer: Adam
+    step: Callable[[IntArray], Tensor]
+    training: Training
+    fitting: Fitting
+    weights: IntArray
+    name: tuple[str, int]
+
+    def pass_over(self, batches: Sequence[IntArray]) -> float:
+        """Train on all batches; their mean loss."""
+        stage, epoch = self.name
+        self.model.train()
+        total = 0.0
+        for number, rows in enumerate(batches):
+            done = (epoch - 1 + (number + 0.5) / len(batches)) / self.training.epochs
+            self.optimizer.rate = self.training.rate_at(done)
+            value = self._gradient(number, rows)
+            if not math.isfinite(value):
+                raise ValueError(
+                    f"{stage}: the loss must be finite; got {value} in epoch {epoch}, batch"
+                    f" {number + 1} of {len(batches)}: lower the learning rate (now"
+                    f" {self.training.rate}) or set a gradient clip (now {self.training.clip})"
+                )
+            if self.training.clip > 0:
+                self.optimizer.clip(self.training.clip)
+            self.optimizer.step()
+            total += value
+        return total / len(batches)
+
+    def _gradient(self, number: int, rows: IntArray) -> float:
+        """Leave the gradient of a batch in the parameters; its loss."""
+        parts, ranks = self.training.microbatches, self.fitting.ranks
+        if parts == 1:
+            return self._of_part(rows, 1.0)
+        whole = ranks.total(self._sum(number, rows, ranks.share(parts)), parts, self._parameters)
+        for parameter, gradient in zip(self._parameters, whole.gradients, strict=True):
+            parameter.grad = gradient
+        return whole.loss
+
+    def _sum(self, number: int, rows: IntArray, share: range) -> Summand:
+        """The sum over some micro-batches, as a binary tree."""
+        if len(share) > 1:
+            half = len(share) // 2
+            first = self._sum(number, rows, share[:half])
+            return first.plus(self._sum(number, rows, share[half:]))
+        part = share[0]
+        # Batches are sorted by length: so the rows of all parts are of about the same lengths
+        mine = rows[part :: self.training.microbatches]
+        if len(mine) == 0:
+            return Summand(0.0, [None] * len(self._parameters))
+        _seed(_sequence(self.fitting.seed, *self.name, number, part))
+        weight = float(self.weights[mine].sum() / self.weights[rows].sum())
+        loss = self._of_part(mine, weight)
+        gradients = (parameter.grad for parameter in self._parameters)
+        return Summand(
+            loss, [g.coalesce() if g is not None and g.is_sparse else g for g in gradients]
+        )
+
+    def _of_part(self, rows: IntArray, weight: float) -> float:
+        """Leave the gradient of the mean loss of some rows, times `weight`, in the parameters; the
+        loss, times `weight`.
+        """
+        self.optimizer.forget()
+        loss = self.step(rows)
+        if loss.requires_grad:  # a few rows may have nothing to learn
+            loss.backward(torch.full_like(loss, weight))  # type: ignore[no-untyped-call]
+        return weight * loss.item()
+
+    @property
+    def _parameters(self) -> list[nn.Parameter]:
+        return self.optimizer.parameters
 
 
 def mean_weights(weights: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -309,7 +309,9 @@ class Cluster:
         if needs != Needs():
             gpus = needs.gpus if size.memory_by_gpu else 0
             largest = size.memory_by_gpu if gpus else size.memory
-            handle = handle.options(memory=min(needs.memory, largest), num_gpus=gpus)
+            handle = handle.options(
+                num_cpus=needs.processors, memory=min(needs.memory, largest), num_gpus=gpus
+            )
         return handle.remote(task, self._attempts, self._news, self._ground)
 
     def _size(self) -> _Size:

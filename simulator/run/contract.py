@@ -23,15 +23,17 @@ order of completion.
 
 @dataclass(frozen=True)
 class Needs:
-    """What a task needs of the machine that computes it, besides a processor.
+    """What a task needs of the machine that computes it.
 
     Attributes:
         memory: bytes; 0 = not known.
         gpus: how many it computes on, if there are any.
+        processors: how many it computes on.
     """
 
     memory: int = 0
     gpus: int = 0
+    processors: int = 1
 
 
 def needs_of(task: Task) -> Needs:

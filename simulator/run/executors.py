@@ -100,9 +100,9 @@ class Processes:
                 del waiting[futures[future]]
                 done(futures[future], error if error is not None else future.result())
             if waiting:
-                i, epitaph = self._fallen(workers, waiting)
+                i, fallen = self._fallen(workers, waiting)
                 del waiting[i]
-                done(i, epitaph)
+                done(i, fallen)
                 self._news.put(None)
                 self._start()
 
@@ -140,9 +140,9 @@ class Processes:
                 )
             if worker.exitcode != 0:
                 inside = f" ({note.text})" if note.text else ""
-                raise _death(f"{_ended(worker.exitcode)} while it was {waiting[note.task]}{inside}")
+                raise epitaph(f"{ended(worker.exitcode)} while it was {waiting[note.task]}{inside}")
         inside = "; ".join(note.text for note in notes.values() if note.text)
-        raise _death(f"was ended from outside{f' ({inside})' if inside else ''}")
+        raise epitaph(f"was ended from outside{f' ({inside})' if inside else ''}")
 
     def close(self, *, kill: bool) -> None:
         """End the workers; with `kill`, at once (whatever they have finished is whole)."""
@@ -165,14 +165,15 @@ SHORTLY = 0.5
 """Seconds after which a process that is ending has ended."""
 
 
-def _ended(code: int) -> str:
+def ended(code: int) -> str:
     """How a process has ended, in words."""
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}"
     return f"ended itself with exit code {code}"
 
 
-def _death(how: str) -> WorkerError:
+def epitaph(how: str) -> WorkerError:
+    """What is said of a process of the run that ended as `how` says."""
     return WorkerError(
         f"a worker process {how}. Out of memory (then fewer engine.shards side by side help), a"
         " crash of a library, or ended by hand; what is finished is kept: --resume continues"

@@ -379,9 +379,8 @@ def check(
         behind.update(of_them)
 
     n_items = getattr(scenario.users, "n_items", None)  # of a synthetic world
-    pieces: list[Any] = [
-        tasks.CheckPolicies(str(folder), tuple(scenario.policies()), strangers, n_items)
-    ]
+    policies, processes = tuple(scenario.policies()), scenario.engine.fit_processes
+    pieces: list[Any] = [tasks.CheckPolicies(str(folder), policies, strangers, n_items, processes)]
     models = tuple(scenario.user_models())
     if models:
         pieces.append(tasks.CheckUserModels(str(folder), models, strangers))
@@ -582,7 +581,7 @@ class _Run:
 
     def _is_fitted(self) -> bool:
         """Whether whatever serves is there."""
-        files = [f"{name}/state.npz" for name, _ in self._named(self._wanted_fits())]
+        files = [f"{name}/state.npz" for name, *_ in self._named(self._wanted_fits())]
         if self.scenario.serving.ranking.kind == "pointwise":
             files.append("ranking.npz")
         return all(present(self.workspace.models / file) for file in files)
@@ -638,17 +637,22 @@ class _Run:
     ) -> tuple[list[tasks.Fit], list[list[str | None]]]:
         """The fits that differ, and the arms that each is for: equal names are equal fits."""
         same: dict[str, list[tuple[tasks.Fit, str | None]]] = {}
-        for (name, uses_device), (piece, arm) in zip(self._named(wanted), wanted, strict=True):
-            same.setdefault(name, []).append((replace(piece, uses_device=uses_device), arm))
+        for named, (piece, arm) in zip(self._named(wanted), wanted, strict=True):
+            name, uses_device, most = named
+            processes = min(self.scenario.engine.fit_processes, most)
+            piece = replace(piece, uses_device=uses_device, processes=processes)
+            same.setdefault(name, []).append((piece, arm))
         pieces = []
         for (first, _), *others in same.values():
             ways = [piece.spec for piece, _ in others if piece.spec.params != first.spec.params]
             pieces.append(replace(first, shared=tuple(ways)))
         return pieces, [[arm for _, arm in each] for each in same.values()]
 
-    def _named(self, wanted: Sequence[tuple[tasks.Fit, str | None]]) -> list[tuple[str, bool]]:
-        """The folder of each fit, and whether it computes on a device."""
-        named: list[tuple[str, bool]] = []
+    def _named(self, wanted: Sequence[tuple[tasks.Fit, str | None]]) -> list[tuple[str, bool, int]]:
+        """The folder of each fit, whether it computes on a device, and how many processes can
+        compute it together.
+        """
+        named: list[tuple[str, bool, int]] = []
         asked = tasks.FitNames(self.job, tuple(piece for piece, _ in wanted))
         self.executor.run([asked], lambda _, result: named.extend(_checked(result)))
         return named

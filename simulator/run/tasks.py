@@ -22,6 +22,7 @@ from policies.base import Catalogue, Fitting, IntArray, Progress, Sequences, Upd
 from policies.calls import CallError, Calls, Limit
 from policies.device import device
 from policies.explore import Explore
+from policies.ranks import ALONE, RankGroup
 from policies.registry import PolicyError, file_of, is_built_in, locate, make
 from policies.sources import Traced, carried, sources
 from policies.staging import staging_of
@@ -56,6 +57,7 @@ from simulator.run.context import (
     with_columns,
 )
 from simulator.run.contract import Needs
+from simulator.run.together import together
 from simulator.run.weighting import thinned
 from simulator.scenario.parts import Arm, PolicySpec
 from simulator.scenario.populations import PluginUsers
@@ -129,12 +131,14 @@ class CheckPolicies:
         strangers: whether those are made, too, that abtest does not bring; else they are only
             looked up.
         n_items: of the catalogue, where the scenario says it.
+        processes: that are to compute one fit together.
     """
 
     folder: str
     specs: tuple[tuple[Keys, PolicySpec], ...]
     strangers: bool = True
     n_items: int | None = None
+    processes: int = 1
 
     def __str__(self) -> str:
         return (
@@ -149,7 +153,23 @@ class CheckPolicies:
             if isinstance(spec, Arm) and not complaints:
                 complaints = self._fits_that_differ(keys, spec)
             wrong += complaints
-        return wrong, behind
+        return wrong or self._nobody_shares(), behind
+
+    def _nobody_shares(self) -> list[tuple[Keys, str]]:
+        """Several processes for a fit go with a policy that can be fitted by several."""
+        if self.processes == 1:
+            return []
+        for _, spec in self.specs:
+            if not (self.strangers or is_built_in(spec.policy)):
+                return []
+            policy = make(spec.policy, spec.params, Path(self.folder))
+            if isinstance(policy, Explore):
+                policy.found_in(Path(self.folder))
+            if policy.most_processes > 1:
+                return []
+        rule = "no policy of this scenario is trained in micro-batches, which processes share"
+        advice = "e.g. params: {training: {microbatches: 4}} of a network, or leave it out"
+        return [(("engine", "fit_processes"), f"{rule}: give them, {advice}")]
 
     def _fits_that_differ(self, keys: Keys, arm: Arm) -> list[tuple[Keys, str]]:
         """An arm's own `fits` are of a policy whose fits can differ."""
@@ -225,8 +245,8 @@ class CheckUserModels:
 
 @dataclass(frozen=True)
 class FitNames:
-    """The folder of each policy's fits, and whether they compute on a device; asked of a worker,
-    since policies may bring torch.
+    """The folder of each policy's fits, whether they compute on a device, and how many processes
+    can compute one together; asked of a worker, since policies may bring torch.
     """
 
     job: Job
@@ -236,11 +256,12 @@ class FitNames:
         policies = sorted({piece.spec.policy for piece in self.pieces})
         return f"importing the policies {', '.join(policies)}"
 
-    def __call__(self, progress: Progress) -> list[tuple[str, bool]]:
+    def __call__(self, progress: Progress) -> list[tuple[str, bool, int]]:
         run, named = begin(self.job), []
         for piece in self.pieces:
             policy = run.policy(piece.spec)
-            named.append((run.fit_name(policy, piece.fit, piece.learned), policy.uses_device))
+            name = run.fit_name(policy, piece.fit, piece.learned)
+            named.append((name, policy.uses_device, policy.most_processes))
         return named
 
 
@@ -271,6 +292,7 @@ class Fit(OfRun):
         learned: of a refit, what it learns from besides the history. A policy that is `Updatable`
             is not fitted again but given the answers of the day before.
         uses_device: whether it computes on the device of the run's fits.
+        processes: how many compute it together, each on a GPU of its own where it is fitted on one.
         shared: other policies that serve by the same fit, each in its own way.
     """
 
@@ -279,6 +301,7 @@ class Fit(OfRun):
     fit: int | None = None
     learned: RefitDays | None = None
     uses_device: bool = False
+    processes: int = 1
     shared: tuple[PolicySpec, ...] = ()
 
     def __str__(self) -> str:
@@ -288,18 +311,30 @@ class Fit(OfRun):
 
     @property
     def needs(self) -> Needs:
-        """A GPU, too, if it computes on one; with `engine.device: cuda` every fit must see one."""
-        run = context(self.job)
+        """A GPU, too, if it computes on one; with `engine.device: cuda` every fit must see one. All
+        of it for each of its processes.
+        """
+        run, n = context(self.job), self.processes
         wanted = run.scenario.engine.device
         on_gpu = wanted == "cuda" or (wanted == "auto" and self.uses_device)
-        return replace(run.needs, gpus=int(on_gpu))
+        return Needs(n * run.needs.memory, gpus=n * on_gpu, processors=n)
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = begin(self.job)
+        name = run.fit_name(run.policy(self.spec), self.fit, self.learned)
+        if present(run.workspace.models / name / "state.npz"):
+            return {"seconds": 0.0}
+        if self.processes == 1:
+            return self.of_rank(progress, ALONE)
+        results = together(self, self.processes, progress)
+        run.workspace.ledger.refresh()
+        return {"seconds": sum(result["seconds"] for result in results)}
+
+    def of_rank(self, progress: Progress, ranks: RankGroup) -> dict[str, float]:
+        """Fit the policy as one of the processes that do so together; the first saves it."""
+        run = begin(self.job)
         policy = run.policy(self.spec)
         folder = run.workspace.models / run.fit_name(policy, self.fit, self.learned)
-        if present(folder / "state.npz"):
-            return {"seconds": 0.0}
         run.check_context(self.spec.policy, policy)
         processor = device(run.scenario.engine.device)
         start = time.process_time()
@@ -324,9 +359,12 @@ class Fit(OfRun):
             if self.learned is not None and isinstance(policy, Updatable):
                 self._update(run, calls, log, self.learned)
             else:
-                fitting = Fitting(seed, processor, named, folder / "checkpoints", True)
-                self._fit(run, calls, log, catalogue, fitting)
-            _save(calls, [Calls(run.policy(spec), spec.policy) for spec in self.shared], folder)
+                checkpoints = folder / "checkpoints"
+                fitting = Fitting(seed, processor, named, checkpoints, True, ranks=ranks)
+                with ranks.connected(processor):
+                    self._fit(run, calls, log, catalogue, fitting)
+            if ranks.is_first:
+                _save(calls, [Calls(run.policy(spec), spec.policy) for spec in self.shared], folder)
         return {"seconds": time.process_time() - start}
 
     def _fit(

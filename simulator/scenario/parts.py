@@ -381,6 +381,13 @@ class EngineSpec(ConfigSection):
     fit_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
         default=43_200.0, description="seconds that one fit of a policy may take; 0 = any"
     )
+    fit_processes: Literal[1, 2, 4, 8, 16] = Field(
+        default=1,
+        description=(
+            "processes that train one network together, on GPUs each by one of its own; a fit takes"
+            " at most as many as its `training` has `microbatches`, and ends with the same bytes"
+        ),
+    )
     memory_limit: Annotated[float, Field(gt=0, le=1e9)] = Field(
         default=64.0,
         description="GiB that a process may be estimated to need, before anything is simulated",
