@@ -30,7 +30,7 @@ CHUNK = 4 * ROWS
 
 
 @dataclass
-class Past(State):
+class Remembered(State):
     """What is remembered of histories, a row for each.
 
     Attributes:
@@ -85,7 +85,7 @@ class OneBlock:
 
     def begin(
         self, tokens: IntArray, segments: IntArray, users: IntArray, room: int
-    ) -> tuple[Tensor, Past]:
+    ) -> tuple[Tensor, Remembered]:
         """The hidden states `[B, d]` after histories `[B, L]`, 0 = padding, of `users` `[B]`, and
         the past from which `extend` takes up to `room` further tokens.
         """
@@ -113,7 +113,7 @@ class OneBlock:
         rows = (torch.from_numpy(array) for array in (first, end, lengths, user))
         of_first, of_end, count, of_user = rows
         further = torch.empty(n, room + 1, 2 * width)
-        past = Past(read, of_first, of_end, further, 0, count, of_user, self)
+        past = Remembered(read, of_first, of_end, further, 0, count, of_user, self)
         hidden = torch.empty(n, width)
         for start in range(0, n, ROWS):
             block = slice(start, start + ROWS)
@@ -121,7 +121,7 @@ class OneBlock:
         past.used, past.count = 1, past.count + 1
         return hidden, past
 
-    def extend(self, token: IntArray, segment: IntArray, past: Past) -> Tensor:
+    def extend(self, token: IntArray, segment: IntArray, past: Remembered) -> Tensor:
         """Hidden states `[B, d]` after one further token `[B]` of each row, B at most `ROWS`;
         `past` takes it in.
         """

@@ -22,7 +22,7 @@ from policies.retrieval import Exact, Index, Ranked, top_k, top_k_of
 from policies.vectors import Begun
 from recgpt.attention import State
 from recgpt.model import GPT, REAL, Layer, Memory
-from recgpt.one_block import OneBlock, Past
+from recgpt.one_block import OneBlock, Remembered
 
 Reading = tuple[IntArray, IntArray]
 """What a network reads of a batch of histories: tokens and segments `[B, L]`, right-aligned."""
@@ -290,7 +290,7 @@ class Walk:
         """
         tokens, segments = reading
         rows = np.arange(len(tokens))
-        if isinstance(read.memory, Past):
+        if isinstance(read.memory, Remembered):
             return read.memory.block.extend(tokens[:, -1], segments[:, -1], read.memory)
         if read.memory is not None:
             (best,) = self._tensors(rows, tokens[:, -1])
@@ -332,7 +332,7 @@ class Read(State):
     """
 
     hidden: Tensor
-    memory: Memory | Past | None
+    memory: Memory | Remembered | None
 
 
 def real_clicks(tokens: IntArray, segments: IntArray, users: IntArray) -> Histories:

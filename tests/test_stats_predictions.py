@@ -56,7 +56,7 @@ def test_the_last_step_is_the_regression_with_interaction() -> None:
     n = 4000
     g, treated = rng.normal(size=n), (rng.random(n) < 0.3).astype(float)
     y = 10.0 + g * (1.0 + 0.7 * treated) + 0.2 * treated + rng.normal(size=n)
-    sides = [moments.sample([y, g], np.flatnonzero(treated == a)) for a in (0.0, 1.0)]
+    sides = [moments.sample([y[rows], g[rows]]) for rows in (treated == 0, treated == 1)]
     m = moments.interacted_moments(sides[0], sides[1], 0, None, [1])
     design = np.column_stack((np.ones(n), treated, g - g.mean(), treated * (g - g.mean())))
     fit = sm.OLS(y, design).fit(cov_type="HC1")
@@ -76,7 +76,8 @@ def test_variance_is_that_of_repeated_tests() -> None:
         treated = np.arange(120) < 40
         d = 5.0 + h + rng.normal(size=120)
         y = 0.5 * d + (0.5 + treated) * g + rng.normal(size=120)
-        sides = [moments.sample([y, d, g, h], np.flatnonzero(treated == a)) for a in (0, 1)]
+        columns = np.stack([y, d, g, h])
+        sides = [moments.sample(list(columns[:, rows])) for rows in (~treated, treated)]
         m = moments.interacted_moments(sides[0], sides[1], 0, 1, [2, 3])
         estimates.append(m.difference)
         variances.append(m.variance)
@@ -97,7 +98,8 @@ def test_size_is_5_percent_with_models_fitted_in_each_test() -> None:
         predicted = [
             predictions.cross_fitted(x, [False, False], v, keys, max_iter=8) for v in (y, d)
         ]
-        sides = [moments.sample([y, d, *predicted], np.flatnonzero(arm == a)) for a in (0, 1)]
+        columns = np.stack([y, d, *predicted])
+        sides = [moments.sample(list(columns[:, arm == a])) for a in (0, 1)]
         for name, bottom, columns in (("mean", None, [2]), ("ratio", 1, [2, 3])):
             m = moments.interacted_moments(sides[0], sides[1], 0, bottom, columns)
             counts[name] += tests.t_test(m).p < 0.05
