@@ -289,8 +289,8 @@ def _served(name: str) -> dict[str, dict[str, Any]]:
 def _committee(name: str) -> dict[str, dict[str, Any]]:
     """One step of a pool, a second step in expectation, and one step of its networks alone.
 
-    Beam and share are the best on the mean over validation clicks of Beauty of three committees,
-    one of which alone would choose hardly a second step.
+    Beam and share are the best on the mean over validation clicks of Beauty of three committees
+    of five, one of which alone would choose hardly a second step.
     """
     return {
         name: {},
@@ -389,7 +389,7 @@ FAMILIES = {
             {**_SASREC, "loss": _SAMPLED, "training": _LINEAR},
             _committee("SASRec committee"),
             pooled=True,
-            members=5,
+            members=7,
             role="other",
         ),
         Family("ComiRec-DR", "comirec", _comirec("dr", 5e-3), says=_CUTS, role="other"),
@@ -430,7 +430,7 @@ FAMILIES = {
             },
             _committee("Best committee"),
             pooled=True,
-            members=5,
+            members=7,
             role="ours",
         ),
         Family(
