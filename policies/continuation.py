@@ -21,9 +21,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from policies.base import FloatArray, Histories, IntArray, Params
-from policies.validation import discount
-
-K = 10
+from policies.validation import K, discount
 
 CHUNK = 1024
 """Requests whose states are remembered at once."""

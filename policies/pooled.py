@@ -37,7 +37,7 @@ from policies.mixture import WEIGHTS, Mixture, TransitionCounts, gains_by_weight
 from policies.registry import make
 from policies.retrieval import Exact, Ranked, top_k, top_k_of
 from policies.scored import Scored
-from policies.validation import LastClicks
+from policies.validation import K, LastClicks
 from policies.vectors import NetworkPolicy
 from policies.withheld import recall_withholding
 
@@ -48,8 +48,6 @@ further members begin with their number.
 
 READ = 128
 """Impressions of a history that the weight is chosen by."""
-
-K = 10
 
 
 @dataclass

@@ -13,6 +13,9 @@ from policies.base import BoolArray, DoubleArray, Histories, IntArray, Sequences
 from policies.elementary import logs2
 from policies.stretches import collected, stretches
 
+K = 10
+"""Length of the slates that validation judges: NDCG@K."""
+
 ROWS = 1024
 """Users that are asked for at once."""
 

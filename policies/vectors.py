@@ -36,7 +36,7 @@ from policies.nearest import largest_product
 from policies.operators import LARGE, Embedding
 from policies.retrieval import Exact, Index, Search, by_max
 from policies.train import Training, seeded, train
-from policies.validation import LastClicks
+from policies.validation import K, LastClicks
 
 
 @dataclass(frozen=True)
@@ -373,7 +373,7 @@ class VectorPolicy(NetworkPolicy, ABC):
         index = Exact(self.item_vectors())
         reads, asks = self.reads(), self.asked_context()
         requests = (held_out.requests(block, reads, asks) for block in held_out.blocks())
-        return held_out.ndcg(self._nearest(index, each, 10).items for each in requests)
+        return held_out.ndcg(self._nearest(index, each, K).items for each in requests)
 
     def queries(self, histories: Histories) -> FloatArray:
         """Query vectors `[B, I, d]`, the same bytes for a request however requests are batched."""

@@ -15,13 +15,11 @@ from policies.continuation import BEAMS, Continued
 from policies.mixture import WEIGHTS, Mixture, gains_by_weight
 from policies.operators import product
 from policies.retrieval import Exact
-from policies.validation import LastClicks
+from policies.validation import K, LastClicks
 from recgpt.walk import Reading, Walk, real_clicks
 
 Read = Callable[[Histories], Reading]
 """What a network is given of a batch of histories."""
-
-K = 10
 
 
 class Validation(LastClicks):
