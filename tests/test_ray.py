@@ -28,6 +28,7 @@ import yaml
 
 from policies.base import Progress
 from simulator.log.ledger import Ledger
+from simulator.run.cluster import asked_of_ray
 from simulator.run.contract import Needs
 from tests.worlds import log_files, tiny_scenario
 
@@ -43,11 +44,11 @@ PATIENCE = 420
 
 PLUG_IN = """\
 from dataclasses import dataclass
-from policies.popularity import Popularity
+from policies.sasrec import SASRec
 
 @dataclass
-class Mine(Popularity):
-    '''Popularity under another name.'''
+class Mine(SASRec):
+    '''SASRec under another name.'''
 """
 
 RUN = """\
@@ -60,7 +61,8 @@ def tell(stage, done, total, figures):
     print(json.dumps([stage, done, total]), flush=True)
 
 file, out, executor = sys.argv[1:]
-scenario = Scenario.load(Path(file), {"engine.executor": executor})
+engine = {"engine.executor": executor, "engine.fit_processes": 2 if executor == "ray" else 1}
+scenario = Scenario.load(Path(file), engine)
 simulate(scenario, Path(out), folder=Path(file).parent, progress=tell)
 """
 
@@ -228,6 +230,7 @@ def nodes() -> Iterator[Nodes]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), *own, *BESIDE]),
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_raylet_start_wait_time_s": str(PATIENCE),
         "PYTHONWARNINGS": "ignore",
         mark.partition("=")[0]: mark.partition("=")[2],
     }
@@ -250,13 +253,29 @@ def write_scenario(nodes: Nodes) -> Path:
     """A scenario with a plug-in, in the folder that the second node does not see."""
     folder = nodes.home / "scenario"
     (folder / "mine.py").write_text(PLUG_IN)
+    training = {"epochs": 1, "batch": 32, "patience": 0, "microbatches": 2}
+    mine = {"policy": "mine.py:Mine", "params": {"width": 8, "training": training}}
     content = tiny_scenario(
-        {"mine": {"policy": "mine.py:Mine"}, "itemknn": {"policy": "itemknn"}},
-        engine={"shards": 4},
+        {"mine": mine, "itemknn": {"policy": "itemknn"}},
+        engine={"shards": 4, "device": "cpu"},  # the GPU of the second node dies with it
         design={"kind": "paired", "control": "mine"},
     )
     (folder / "a.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     return folder / "a.yaml"
+
+
+@pytest.mark.parametrize(
+    ("needs", "expected"),
+    [
+        (Needs(6), (0, 1, 6)),
+        (Needs(100, processors=16), (0, 8, 9)),
+        (Needs(20, gpus=2, processors=2), (1, 2, 12)),
+    ],
+)
+def test_a_task_asks_for_no_more_than_one_of_the_nodes_has(needs, expected):
+    nodes = [{"CPU": 8.0, "memory": 9.0}, {"CPU": 2.0, "memory": 12.0, "GPU": 1.0}]
+    assert tuple(asked_of_ray(needs, nodes).values()) == expected
+    assert tuple(asked_of_ray(needs, []).values()) == (0, needs.processors, 0)
 
 
 def test_tasks_get_what_they_need_and_those_whose_worker_dies_are_tried_again(nodes):
@@ -292,7 +311,9 @@ def test_a_node_that_does_not_see_the_folder_of_the_run_is_named(nodes):
 
 
 def test_kills_of_workers_and_of_a_node_change_no_byte(nodes):
-    """Tasks are tried again on what is left, and the run ends with the bytes of a serial one."""
+    """Tasks are tried again on what is left, and the run ends with the bytes of a serial one, in
+    which one process fits the policy that two fit here, on nodes of one processor.
+    """
     file, chance = write_scenario(nodes), random.Random(1)
     serial, out = nodes.home / "shared" / "serial", nodes.home / "shared" / "ray"
     assert nodes.python("-c", RUN, str(file), str(serial), "serial").returncode == 0

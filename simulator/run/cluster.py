@@ -167,13 +167,11 @@ class _Size:
 
     Attributes:
         width: tasks that Ray is to know of.
-        memory: bytes of the largest node that computes.
-        memory_by_gpu: of the largest with a GPU; 0 = no node has one.
+        nodes: what each node has that computes, by Ray's names.
     """
 
     width: int
-    memory: float
-    memory_by_gpu: float
+    nodes: list[Mapping[str, float]]
 
 
 class Cluster:
@@ -304,14 +302,9 @@ class Cluster:
         self._remote = ray.remote(num_cpus=1, max_retries=0)(_attempt)
 
     def _submit(self, task: Task) -> Any:
-        needs, size = needs_of(task), self._size()
-        handle = self._remote
+        needs, handle = needs_of(task), self._remote
         if needs != Needs():
-            gpus = needs.gpus if size.memory_by_gpu else 0
-            largest = size.memory_by_gpu if gpus else size.memory
-            handle = handle.options(
-                num_cpus=needs.processors, memory=min(needs.memory, largest), num_gpus=gpus
-            )
+            handle = handle.options(**asked_of_ray(needs, self._size().nodes))
         return handle.remote(task, self._attempts, self._news, self._ground)
 
     def _size(self) -> _Size:
@@ -319,9 +312,7 @@ class Cluster:
         if self._measured is None or time.monotonic() > self._measured[0] + 20 * TICK:
             nodes = [node["Resources"] for node in self._nodes()]
             width = max(FEWEST, AHEAD * round(sum(node["CPU"] for node in nodes)))
-            memory = max((node.get("memory", 0.0) for node in nodes), default=0.0)
-            by_gpu = max((node.get("memory", 0.0) for node in nodes if "GPU" in node), default=0.0)
-            self._measured = time.monotonic(), _Size(width, memory, by_gpu)
+            self._measured = time.monotonic(), _Size(width, nodes)
         return self._measured[1]
 
     def _nodes(self) -> list[dict[str, Any]]:
@@ -407,6 +398,27 @@ class Cluster:
             self._ray.cancel(reference, force=True)
         if references:
             self._ray.wait(list(references), num_returns=len(references), timeout=10 * TICK)
+
+
+def asked_of_ray(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """What Ray is asked for, so that a task which needs more than any node has gets such a node to
+    itself, and does not wait for ever: the most that one of the nodes can give, of GPUs before
+    processors before memory.
+
+    Args:
+        needs: of the task.
+        nodes: what each has, by Ray's names; none where a cluster has yet to grow.
+    """
+    offers = (
+        (
+            min(needs.gpus, int(node.get("GPU", 0))),
+            min(needs.processors, node["CPU"]),
+            min(needs.memory, node.get("memory", 0.0)),
+        )
+        for node in nodes
+    )
+    gpus, processors, memory = max(offers, default=(0, needs.processors, 0.0))
+    return {"num_gpus": gpus, "num_cpus": processors, "memory": memory}
 
 
 def _attempt(task: Task, attempt: int, news: Any, ground: Ground) -> Any:
