@@ -20,7 +20,6 @@ from click.testing import CliRunner
 from policies.base import Sequences
 from policies.streams import Purpose, uniform
 from simulator.cli import main
-from simulator.config.document import ScenarioError
 from simulator.engine import tape
 from simulator.log import eventlog
 from simulator.log.eventlog import EventLog
@@ -122,15 +121,30 @@ def test_a_run_takes_over_the_shards_that_were_simulated_alone(tmp_path: Path) -
         simulate_shard(alone, out, 3, resume=True)
 
 
-def test_a_shard_that_is_not_there_or_cannot_live_alone_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("waits", ["refit", "items"])
+def test_a_shard_alone_ends_at_the_first_midnight_that_needs_all_users(
+    waits: str, tmp_path: Path
+) -> None:
+    serving = {**tiny_scenario()["serving"], "refit": "daily" if waits == "refit" else "never"}
+    changes = {"serving": serving, "items": {"uploads": 0.1} if waits == "items" else None}
+    daily = scenario(3 * SHARD, **changes)
+    whole = simulate(daily, tmp_path / "whole")
+    out, days = tmp_path / "pieces", {}
+    for fits in (None, whole.root / "models"):
+        first = simulate_shard(daily, out, 3, resume=fits is not None, fits=fits)
+        days |= {name: n for name, n in first.runtime.items() if name.endswith(" days")}
+    history = {"refit": 2, "items": 1}[waits]
+    assert days == {"history days": history} | ({"simulate days": 1} if waits == "refit" else {})
+    rest = simulate(daily, out, resume=True)
+    assert bytes_of(out) == bytes_of(whole.root)
+    for stage in [name.removesuffix(" days") for name in days]:
+        lived = [each.runtime[f"{stage} impressions"] for each in (whole, rest)]
+        assert lived[1] < lived[0]
+
+
+def test_a_shard_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no shard 4: there are 3 of the 3,000 users"):
         simulate_shard(scenario(3 * SHARD), tmp_path / "out", 4)
-    serving = {**tiny_scenario()["serving"], "refit": "daily"}
-    with pytest.raises(ScenarioError, match=r"refit: every midnight needs the day of all users"):
-        simulate_shard(scenario(3 * SHARD, serving=serving), tmp_path / "daily", 1)
-    with pytest.raises(ScenarioError, match=r"items: every midnight needs the day of all users"):
-        simulate_shard(scenario(3 * SHARD, items={"uploads": 0.1}), tmp_path / "living", 1)
-    assert not (tmp_path / "daily").exists()
 
 
 def test_the_command_simulates_one_shard_and_says_what_is_left(tmp_path: Path) -> None:
@@ -138,7 +152,9 @@ def test_the_command_simulates_one_shard_and_says_what_is_left(tmp_path: Path) -
     out, command = tmp_path / "out", ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"]
     done = CliRunner().invoke(main, [*command, "--shard", "2/3"])
     assert done.exit_code == 0, done.output
-    assert re.search(r"the history of shard 2/3: [\d,]+ impressions simulated in", done.output)
+    assert re.search(
+        r"the history of shard 2/3, 2 days: [\d,]+ impressions simulated in", done.output
+    )
     assert "its A/B waits for the fits, which learn from the history of all shards" in done.output
     left = f"abtest run {file} --out {out} --quiet --engine.shards 3 --resume does what is left"
     assert left in done.output

@@ -181,10 +181,13 @@ def _go_shard(
     for name in stages:
         what = "the A/B" if name == "simulate" else "the history"
         say(
-            f"{what} of shard {shard}: {took[f'{name} impressions']:,.0f} impressions simulated in"
+            f"{what} of shard {shard}, {took[f'{name} days']:.0f} days:"
+            f" {took[f'{name} impressions']:,.0f} impressions simulated in"
             f" {took[f'{name} CPU seconds']:,.1f} CPU s"
         )
     say(f"the largest process took {took['peak MiB']:,.0f} MiB")
+    if scenario.items is not None or scenario.serving.refit == "daily":
+        say("abtest: its further days wait for midnights that need the day of all shards")
     if "simulate" not in stages:
         say("abtest: its A/B waits for the fits, which learn from the history of all shards")
     command = [f"abtest run {shlex.quote(str(source))} --out {shlex.quote(str(root))}"]

@@ -278,8 +278,9 @@ def simulate_shard(
 ) -> Outcome:
     """Simulate one of the `engine.shards` of a scenario and no other: the history of its users,
     where that is synthetic, then, once the fits are there, their A/B in every lane. What it does
-    and what it takes does not depend on the other shards. A run that is resumed with as many
-    shards takes the pieces over.
+    and what it takes does not depend on the other shards: where midnights need the day of all users
+    (daily refits, a catalogue that lives), it ends at the first of them. A run that is resumed with
+    as many shards takes the pieces over.
 
     Args:
         number: of the shard, from 1.
@@ -288,21 +289,13 @@ def simulate_shard(
     Other arguments as `run`.
 
     Returns:
-        What it took, in `runtime`; without `simulate impressions` where the fits are not there.
+        What it took, in `runtime`, with the `history days` and `simulate days` that were lived;
+        without `simulate` where the A/B waits.
 
     Raises:
-        ScenarioError: the users of the scenario wait for one another at midnight.
         RunError: there are not so many shards; or as `run`.
-        FileError, DataError, PolicyError, ServingError: as `run`.
+        FileError, DataError, PolicyError, ScenarioError, ServingError: as `run`.
     """
-    waits = [
-        (("serving", "refit"), scenario.serving.refit == "daily"),
-        (("items",), scenario.items is not None),
-    ]
-    for keys, is_waiting in waits:
-        if is_waiting:
-            rule = "every midnight needs the day of all users: no shard can be simulated alone"
-            raise ScenarioError(f"{scenario.where(keys)}: {rule}; run the whole")
     out, folder, fits = place(out), Path(folder), None if fits is None else here(fits)
     with ExitStack() as held:
         outcome = _simulate(scenario, out, held, folder, resume, False, progress, fits, number)
@@ -512,18 +505,28 @@ class _Run:
             self._go("write", [tasks.KeepLives(self.job, tuple(self._arms()))])
 
     def one_shard(self, number: int) -> None:
-        """The lives of one shard, as far as they do not wait for what others make."""
+        """The lives of one shard, as far as they do not wait for what others make: an A/B in a
+        catalogue that lives waits for the history of all.
+        """
         scenario = self.scenario
         self._begin()
         run = context(self.job)
         if not 1 <= number <= run.n_shards:
             rule = f"there are {run.n_shards:,} of the {run.catalogue.n_users:,} users"
             raise RunError(f"no shard {number:,}: {rule} (engine.shards)")
-        shard = [run.shard(number)]
+        alone = [run.shard(number)]
         if scenario.data.source == "synthetic":
-            self._simulate([Lane(HISTORY)], 0, shard)
-        if self._is_fitted():
-            self._simulate(self._lanes(), scenario.days, shard)
+            self._to_first_stop([Lane(HISTORY)], -scenario.data.history_days, 0, alone)
+        if scenario.items is None and self._is_fitted():
+            self._to_first_stop(self._lanes(), 0, scenario.days, alone)
+
+    def _to_first_stop(
+        self, lanes: Sequence[Lane], first: int, last: int, shards: Sequence[tuple[int, int]]
+    ) -> None:
+        """Simulate some lanes of some shards until all users wait for one another."""
+        day = self._stops(first, last)[0]
+        self._simulate(lanes, day, shards)
+        self.outcome.runtime[f"{_stage(lanes)} days"] = day - first
 
     def _begin(self) -> None:
         """What there must be before anybody lives."""
@@ -669,11 +672,7 @@ class _Run:
             for lane in lanes
             for first, last in shards or context(self.job).shards
         ]
-        self._go(
-            "history" if lanes[0].name == HISTORY else "simulate",
-            pieces,
-            [[piece.lane.name] for piece in pieces],
-        )
+        self._go(_stage(lanes), pieces, [[piece.lane.name] for piece in pieces])
 
     def _write(self, arms: Sequence[str]) -> None:
         """The log of some arms."""
@@ -719,6 +718,11 @@ class _Run:
 
         self.executor.run(pieces, done)
         self.workspace.ledger.refresh()
+
+
+def _stage(lanes: Sequence[Lane]) -> str:
+    """What the simulation of some lanes is called in the runtime."""
+    return "history" if lanes[0].name == HISTORY else "simulate"
 
 
 def put_source(scenario: Scenario, folder: Path, where: Workspace) -> None:
