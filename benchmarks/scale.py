@@ -1,12 +1,16 @@
 """What a hundred million users cost, from rates measured here, and how a thousand workers share it.
 
     OMP_NUM_THREADS=1 python -m benchmarks.scale cost
+    OMP_NUM_THREADS=1 python -m benchmarks.scale fits
     python -m benchmarks.scale schedule
 
 `cost` measures small worlds on one core and prints core-hours and bytes of
 `--target-users` x `--target-items` x `--target-days` for each policy as an arm. What does not
 depend on the catalogue is taken as it is; the time inside a policy is measured with two sizes of
 catalogue and drawn on as a straight line.
+
+`fits` measures what an epoch more takes, with losses over sampled negatives: a fit of three epochs
+beside one of a single epoch.
 
 `schedule` simulates (simpy) a driver that hands pieces to workers as `simulator.run.cluster` does:
 at most twice as many in flight as there are workers, each costs the driver some milliseconds, a
@@ -28,7 +32,8 @@ import simpy
 
 from benchmarks import report as made
 from benchmarks.simulator import ServedArm, live, served
-from policies.base import silent
+from policies.base import Catalogue, Fitting, Sequences, silent
+from policies.registry import make
 from simulator.log.eventlog import EventLog
 from simulator.report.gather import gather
 
@@ -69,12 +74,14 @@ def cost(
         lived = live(users, items[1], days, path, 86_400)
         size = path.stat().st_size / lived.impressions
         row, user_day = _report_rates(Path(folder))
+        clicks = EventLog.open(path).sequences().clicked.sum()
     user_days = users * days
     impressions = lived.impressions / user_days * target_users * target_days
     requests = lived.requests / user_days * target_users * target_days
     click.echo(
         f"{users:,} users, {days} days: {lived.impressions / user_days:.1f} impressions in"
-        f" {lived.requests / user_days:.2f} requests a user and day;"
+        f" {lived.requests / user_days:.2f} requests and {clicks / user_days:.2f} clicks a user and"
+        " day;"
         f" {1e9 * lived.seconds / lived.impressions:.0f} ns an impression (users, random slates,"
         f" Parquet), {size:.1f} B in the log; adding up {1e9 * row:.0f} ns a row, report"
         f" {1e6 * user_day:.1f} us a user and day"
@@ -129,6 +136,57 @@ def _at(small: ServedArm, large: ServedArm, items: tuple[int, int], target: int)
     """
     slope = (_inside(large) - _inside(small)) / (items[1] - items[0])
     return _inside(large) + max(slope, 0.0) * (target - items[1])
+
+
+def _trained(epochs: int) -> dict[str, Any]:
+    return {"epochs": epochs, "patience": 0}
+
+
+def _stages(negatives: int, epochs: int) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The trainings that are measured: a policy, and its hyper-parameters."""
+    loss = {"kind": "sampled", "negatives": negatives}
+    pretrained = {"pretraining_loss": loss, "pretraining": _trained(1)}
+    return {
+        "sasrec": ("sasrec", {"loss": loss, "training": _trained(epochs)}),
+        "recgpt1, pre-training": ("pretrain", {**pretrained, "pretraining": _trained(epochs)}),
+        "recgpt1, tuning": (
+            "recgpt1",
+            {**pretrained, "tuning_loss": loss, "tuning": _trained(epochs)},
+        ),
+    }
+
+
+def _impressions(users: int, each: int, items: int) -> Sequences:
+    """A log of `each` impressions of every user; every second one is clicked."""
+    at = np.arange(users * each)
+    shown = np.random.default_rng(0).integers(1, items + 1, len(at))
+    return Sequences(np.arange(users), each * np.arange(users + 1), shown, at % 2 == 1, at)
+
+
+@main.command()
+@click.option("--users", type=int, default=512, help="That policies learn from.")
+@click.option("--clicks", type=int, default=40, help="Of each user, and as many other impressions.")
+@click.option("--items", type=int, multiple=True, default=(12_000, 200_000, 1_000_000))
+@click.option("--negatives", type=int, default=2_048)
+def fits(users: int, clicks: int, items: tuple[int, ...], negatives: int) -> None:
+    """Measure what an epoch of a million clicks takes."""
+    click.echo(
+        f"{users:,} users with {clicks} clicks and as many other impressions, {negatives:,}"
+        " negatives: CPU seconds of an epoch for a million clicks\n\n"
+        f"| training | {' | '.join(f'{n:,} items' for n in items)} |\n|---|{'---:|' * len(items)}"
+    )
+    for name in _stages(negatives, 1):
+        rates = []
+        for n_items in items:
+            seconds = {}
+            for n_users, epochs in ((16, 1), (users, 1), (users, 3)):  # the first compiles
+                log = _impressions(n_users, 2 * clicks, n_items)
+                policy, params = _stages(negatives, epochs)[name]
+                start = time.process_time()
+                make(policy, params).fit(log, Catalogue(users, n_items), Fitting(0))
+                seconds[epochs] = time.process_time() - start
+            rates.append((seconds[3] - seconds[1]) / 2 / (users * clicks) * 1e6)
+        click.echo(f"| `{name}` | {' | '.join(f'{rate:,.0f}' for rate in rates)} |")
 
 
 @dataclass(frozen=True)
