@@ -13,7 +13,7 @@ run: $(STAMP)
 	$(BIN)/abtest run scenarios/kuaishou_like.yaml
 
 test: $(STAMP) lint
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Promises, exactness and a small run under the kernels of other processors (`tests/kernels.py`; KERNELS=--all for all combinations).
 kernels: $(STAMP)

@@ -21,6 +21,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # some tests press it.
 
 
+FIRST = ("test_ray.py", "test_world_fit.py")
+"""Files that take minutes: a worker that began one of them last would keep the others waiting."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in FIRST)
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder of real data: ABTEST_DATA, or ../shared/data beside the checkout."""

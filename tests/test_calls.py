@@ -74,6 +74,17 @@ def run(folder: Path, *options: str, out: str = "out") -> Any:
     )
 
 
+def run_alone(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """A command as a user starts it in `folder`: in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "simulator", *command],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+
+
 def of_policies(said: str) -> list[str]:
     """The lines that a run writes, without what it says of red checks: so small a world is not
     calibrated.
@@ -429,22 +440,33 @@ CLOSED = {
 }
 
 
-@pytest.mark.parametrize("executor", ["serial", "processes"])
+def closing(code: str) -> str:
+    return plug_in(f"def fit(self, *a):\n    {code}\n    return self")
+
+
 @pytest.mark.parametrize("what", CLOSED)
-def test_a_closed_stream_is_one_message(what: str, executor: str, tmp_path: Path) -> None:
+def test_a_closed_stream_is_one_message(what: str, tmp_path: Path) -> None:
     code, words = CLOSED[what]
-    (tmp_path / "mine.py").write_text(plug_in(f"def fit(self, *a):\n    {code}\n    return self"))
-    scenario(tmp_path, executor)
-    command = [sys.executable, "-m", "simulator", "run", "scenario.yaml", "--out", "out"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )
+    (tmp_path / "mine.py").write_text(closing(code))
+    scenario(tmp_path)
+    done = run_alone(tmp_path, "run", "scenario.yaml", "--out", "out")
     rule = f"policy 'mine.py:Mine': fit closed {words}, which belongs to the whole process"
     assert (done.returncode, done.stderr.count(rule)) == (2, 1), done
+    assert "Traceback" not in done.stderr
+
+
+def test_streams_closed_in_workers_are_a_message_each(tmp_path: Path) -> None:
+    """A worker has its streams again for the next arm."""
+    arms = {"a": {"policy": "random"}}
+    for i, (code, _) in enumerate(CLOSED.values()):
+        (tmp_path / f"mine{i}.py").write_text(closing(code))
+        arms[f"b{i}"] = {"policy": f"mine{i}.py:Mine"}
+    scenario(tmp_path, "processes", arms=arms)
+    done = run_alone(tmp_path, "run", "scenario.yaml", "--out", "out", "--keep-going")
+    for i, (_, words) in enumerate(CLOSED.values()):
+        rule = f"policy 'mine{i}.py:Mine': fit closed {words}, which belongs to the whole process"
+        assert done.stderr.count(rule) == 1, done
+    assert done.returncode == 1
     assert "Traceback" not in done.stderr
 
 
@@ -459,20 +481,11 @@ DEATHS = {
 
 @pytest.mark.parametrize("what", [*DEATHS, "exit in fit", "memory", "floats as items"])
 def test_what_breaks_or_dies_in_a_worker_is_one_message(what: str, tmp_path: Path) -> None:
-    """As a user starts it: in a process of its own, under the executor that a scenario has where it
-    says nothing.
-    """
+    """Under the executor that a scenario has where it says nothing."""
     body, message = {**BROKEN, **DEATHS}[what]
     (tmp_path / "mine.py").write_text(plug_in(body))
     scenario(tmp_path, "processes")
-    command = [sys.executable, "-m", "simulator", "run", "scenario.yaml", "--out", "out", "--quiet"]
-    done = subprocess.run(
-        command,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-    )
+    done = run_alone(tmp_path, "run", "scenario.yaml", "--out", "out", "--quiet")
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1, done.stderr
@@ -599,18 +612,11 @@ def test_a_plug_in_may_be_called_as_a_module_of_others(name: str, tmp_path: Path
     """
     (tmp_path / f"{name}.py").write_text(plug_in("pass"))
     scenario(tmp_path, "processes", policy=f"{name}.py:Mine")
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     for command in (
         ["policies", "check", f"{name}.py:Mine", "--only", "shapes"],
         ["run", "scenario.yaml", "--out", "out", "--quiet"],
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "simulator", *command],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env=environment,
-        )
+        done = run_alone(tmp_path, *command)
         assert done.returncode == 0, done.stderr
         assert of_policies(done.stderr) == []
 
@@ -644,9 +650,8 @@ def test_promises_that_a_run_sees_broken_are_said_at_its_end_and_in_its_report(
 ) -> None:
     (tmp_path / "mine.py").write_text(IMPURE)
     scenario(tmp_path, executor)
-    command = [sys.executable, "-m", "simulator", "run", "scenario.yaml", "--out", "out", "--quiet"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    command = ["run", "scenario.yaml", "--out", "out", "--quiet"]
+    done = run_alone(tmp_path, *command)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "out/report.html\n"
     said = [line for line in of_policies(done.stderr) if line.startswith("abtest: ")]
@@ -669,9 +674,7 @@ def test_promises_that_a_run_sees_broken_are_said_at_its_end_and_in_its_report(
     ]
     assert check["status"] == "amber"
     assert "asked for again alone" in check["value"]
-    again = subprocess.run(
-        [*command, "--resume"], cwd=tmp_path, capture_output=True, text=True, env=environment
-    )
+    again = run_alone(tmp_path, *command, "--resume")
     assert again.returncode == 0
     assert [line for line in of_policies(again.stderr) if line.startswith("abtest: ")] == said
 

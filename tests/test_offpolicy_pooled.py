@@ -175,6 +175,7 @@ SMALL = {
         "base": {"policy": "itemknn", "params": {"neighbours": 30}},
     },
     "design": {"kind": "paired", "control": "base"},
+    "engine": {"executor": "serial"},
 }
 
 

@@ -27,6 +27,7 @@ from policies.implicit import Implicit, ImplicitError
 from policies.registry import PolicyError, available, make, resolve
 from policies.remote import Remote, RemoteError
 from policies.scaffold import write_package
+from tests.worlds import broken_promises
 
 # --- names, modules, files
 # ------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ def test_a_file_is_a_policy_and_its_failing_import_is_named(tmp_path: Path) -> N
 def test_the_written_policy_keeps_its_promises(tmp_path: Path) -> None:
     write_package("my_idea", tmp_path)
     policy = make("my_idea/my_idea/policy.py:MyIdea", None, tmp_path)
-    assert {r.name: r.detail for r in check_policy(policy) if not (r.kept or r.skipped)} == {}
+    assert broken_promises(policy) == {}
 
 
 TAKEN = [
@@ -639,8 +640,7 @@ def test_a_model_file_that_is_none_is_named(tmp_path: Path) -> None:
 def test_an_implicit_model_is_a_policy(model: str) -> None:
     pytest.importorskip("implicit")
     arguments = {"factors": 16} if model == "als" else {"K": 39}
-    results = list(check_policy(make("implicit", {"model": model, "arguments": arguments})))
-    assert {r.name: r.detail for r in results if not (r.kept or r.skipped)} == {}
+    assert broken_promises(make("implicit", {"model": model, "arguments": arguments})) == {}
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -26,7 +26,6 @@ from typing import Any
 import pytest
 import yaml
 
-from policies.base import Progress
 from simulator.log.ledger import Ledger
 from simulator.run.cluster import asked_of_ray
 from simulator.run.contract import Needs
@@ -68,7 +67,7 @@ simulate(scenario, Path(out), folder=Path(file).parent, progress=tell)
 
 COLLECT = """\
 from simulator.run.executors import WorkerError, executor
-from tests.test_ray import End, See, Square
+from tests.cluster_tasks import End, See, Square
 
 def told(*news):
     print("news", *news[:3])
@@ -84,49 +83,6 @@ with executor("ray", told, 2) as made:
     except WorkerError as error:
         print("error", error)
 """
-
-
-@dataclass(frozen=True)
-class Square:
-    """Computes a square; 13 it does not like."""
-
-    n: int
-
-    def __call__(self, progress: Progress) -> int:
-        progress(f"square {self.n}", 1, 1, {})
-        if self.n == 13:
-            raise ValueError("thirteen")
-        return self.n * self.n
-
-
-@dataclass(frozen=True)
-class See:
-    """Which GPUs a task sees that needs some, and more memory than any node has."""
-
-    gpus: int
-    memory: int
-
-    @property
-    def needs(self) -> Needs:
-        return Needs(self.memory, self.gpus)
-
-    def __call__(self, progress: Progress) -> str:
-        return f"sees {os.environ.get('CUDA_VISIBLE_DEVICES', 'all')!r}"
-
-
-@dataclass(frozen=True)
-class End:
-    """Ends its process, within a policy's code or outside."""
-
-    inside: bool
-
-    def __call__(self, progress: Progress) -> None:
-        from policies.calls import calling
-
-        if self.inside:
-            with calling("mine.py:Mine", "fit"):
-                os._exit(3)
-        os._exit(3)
 
 
 @dataclass

@@ -12,7 +12,7 @@ import torch
 
 from policies.base import Catalogue, Fitting, Histories, Sequences
 from policies.blocks import ROWS
-from policies.check import CHECKS, check_one
+from policies.check import CHECKS
 from policies.continuation import BEAMS, SHARES, Chosen, Continuation
 from policies.examples import Example, chain, mixed, share_right
 from policies.losses import Loss
@@ -28,6 +28,7 @@ from recgpt.prompts import Prompts, converse, interleave
 from recgpt.spectral import spectral
 from recgpt.tuning import Lessons
 from recgpt.validation import Validation
+from tests.worlds import broken_promises
 
 SMALL = Shape(width=16, feedforward=32, length=12)
 BRIEF: dict[str, Any] = {
@@ -51,19 +52,9 @@ def same_fit(policy: RecGPT, **serving: Any) -> RecGPT:
     return policy.with_params(**serving).restore(policy.state())
 
 
-@pytest.mark.parametrize(
-    "policy",
-    [
-        PreTrain(),
-        FineTune(),
-        RecGPT(quotas=(1,) * 6),
-        RecGPT1(),
-    ],
-    ids=lambda p: type(p).__name__,
-)
-def test_keeps_the_promises(policy: PreTrain) -> None:
-    for name in CHECKS:
-        check_one(policy, name)
+def test_slates_of_quotas_keep_the_promises() -> None:
+    """What is registered is checked in `test_registered.py`."""
+    assert broken_promises(RecGPT(quotas=(1,) * 6)) == {}
 
 
 @pytest.mark.parametrize(
@@ -92,9 +83,9 @@ def test_keeps_the_promises(policy: PreTrain) -> None:
     ],
 )
 def test_other_forms_keep_the_promises_of_serving_too(policy: RecGPT) -> None:
-    for name in CHECKS:
-        if name not in ("propensities", "cost") and not name.startswith("learns"):
-            check_one(policy, name)
+    learns = {name for name in CHECKS if name.startswith("learns")}
+    only = [name for name in CHECKS if name not in learns | {"propensities", "cost"}]
+    assert broken_promises(policy, only=only) == {}
 
 
 def test_a_mixture_is_the_product_of_its_probabilities_and_its_weight_the_best_on_validation(

@@ -7,7 +7,9 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -19,6 +21,7 @@ from click.testing import CliRunner
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from policies import plugins
 from policies.base import Catalogue, Fitting, Policy, Sequences, silent
 from policies.bert4rec import BERT4Rec
 from policies.calls import CallError
@@ -230,6 +233,7 @@ def test_a_changed_default_makes_another_experiment(
 
     before, other = where(name), where("GRU4Rec")
     assert where(name) == before
+    monkeypatch.setattr(plugins, "checker", plugins.checker.__wrapped__)  # which knows the old one
     monkeypatch.setattr(policy.__dataclass_fields__[parameter], "default", default)
     assert where(name) != before
     assert where("GRU4Rec") == other
@@ -706,12 +710,17 @@ def test_models_are_chosen_by_row_system_or_family() -> None:
         artefacts.chosen(ROWS, ["SASRek"])
 
 
+@cache
+def _printed(protocol: str) -> Mapping[str, str]:
+    """What is printed of a protocol and all families."""
+    return printed(PROTOCOLS[protocol], list(FAMILIES.values())).says
+
+
 def _chosen(protocol: Protocol, what: str) -> dict[str, str]:
     """Family -> what is printed of it."""
-    lines = printed(protocol, list(FAMILIES.values())).says.items()
     return {
         name: how
-        for key, how in lines
+        for key, how in _printed(protocol.name).items()
         if key.startswith(f"{what} of ")
         for name in key.removeprefix(f"{what} of ").split(", ")
     }
@@ -861,6 +870,7 @@ def test_the_command_prints_tables_and_writes_files_and_figures(
     )
     monkeypatch.setitem(artefacts.ARTEFACTS, "fig5", figure)
     common = ["--data", str(sequences_folder), "--out", str(tmp_path), "--quiet"]
+    common += ["--workers", "1"]
     ran = CliRunner().invoke(
         main,
         ["reproduce", "table2", *common, "--models", "PopRec,Transitions"],

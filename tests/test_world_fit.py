@@ -5,7 +5,6 @@ are foretold, and the command on files of several formats.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Data
 from simulator.users.base import Source, UsersError
 from simulator.users.learned import Learned
-from simulator.users.learned.evaluation import Total, evaluate
+from simulator.users.learned.evaluation import ResponseEvaluation, Total, evaluate
 from simulator.users.learned.fitting import fit as fit_response
 
 START = 1_714_521_600_000
@@ -345,6 +344,11 @@ def run(*arguments: Any) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments])
 
 
+def run_it(scenario: Path, out: Path) -> None:
+    done = run("run", scenario, "--out", out, "--engine.executor", "serial")
+    assert done.exit_code == 0, done.output
+
+
 def test_a_fitted_world_has_the_marginals_of_reality(figures: LogFigures) -> None:
     """It begins elsewhere, and comes within 10% (and errors) of nearly everything."""
     begun = choice_of_log.begin(figures, "x", 3, "made")
@@ -382,8 +386,7 @@ def test_the_command_writes_scenarios_that_run(real_log: Path, tmp_path: Path, q
     again.parent.mkdir()
     run("world", "fit", real_log, "--out", again, "--size", 200, "--users", "choice")
     assert again.read_bytes() == out.read_bytes()
-    ran = run("run", out.with_name("mine_learned.yaml"), "--out", tmp_path / "run")
-    assert ran.exit_code == 0, ran.output
+    run_it(out.with_name("mine_learned.yaml"), tmp_path / "run")
 
 
 MOVIES = np.random.default_rng(2)
@@ -448,8 +451,7 @@ def test_logs_without_days_are_cut_into_parts(tmp_path: Path, write: Any, quick:
     names = {t.name for t in held_to(world.calibration)}
     assert {"click", "impressions of a user", "exposure gini"} <= names
     assert not [name for name in names if name.startswith(("hour", "back", "watch"))]
-    ran = run("run", tmp_path / "world_learned.yaml", "--out", tmp_path / "run")
-    assert ran.exit_code == 0, ran.output
+    run_it(tmp_path / "world_learned.yaml", tmp_path / "run")
 
 
 def test_a_log_of_clicks_makes_a_choice_world_alone(
@@ -517,17 +519,29 @@ def test_columns_that_are_named_need_no_guess(real_log: Path, tmp_path: Path, qu
     assert section["path"] == str(file)
 
 
-needs_kuairand = pytest.mark.skipif(
-    not os.environ.get("ABTEST_DATA")
-    or not (Path(os.environ.get("ABTEST_DATA", "")) / "kuairand").is_dir(),
-    reason="needs KuaiRand-Pure in $ABTEST_DATA/kuairand",
-)
+@pytest.mark.data
+def test_learned_users_foretell_kuairands_days_within_five_per_cent(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all days but the last two: AUC, calibration and daily totals of days that the model has
+    not seen.
+    """
+    found: list[ResponseEvaluation] = []
 
+    def remembered(*arguments: Any) -> ResponseEvaluation:
+        found.append(evaluate(*arguments))
+        return found[0]
 
-@needs_kuairand
-def test_learned_users_foretell_kuairands_days_within_five_per_cent(tmp_path: Path) -> None:
+    monkeypatch.setattr("simulator.users.learned.evaluation.evaluate", remembered)
+    monkeypatch.setenv("ABTEST_DATA", str(data_root))
     done = run("world", "fit", "kuairand", "--out", tmp_path / "k.yaml", "--users", "learned")
     assert done.exit_code == 0, done.output
-    found = json.loads((tmp_path / "k.json").read_text())
-    assert len(found["forecasts"]) == 4
-    assert all(abs(row["error"]) < 0.05 for row in found["forecasts"])
+    written = json.loads((tmp_path / "k.json").read_text())
+    assert len(written["forecasts"]) == 4
+    assert all(abs(row["error"]) < 0.05 for row in written["forecasts"])
+    (model,) = found
+    assert model.heads[0].auc >= 0.72
+    assert model.calibration_error <= 0.02
+    assert model.heads[0].log_loss < model.heads[0].base_log_loss - 0.08
+    for level, share in model.coverage.items():
+        assert share == pytest.approx(level, abs=0.02)

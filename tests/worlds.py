@@ -20,7 +20,8 @@ import pytest
 import torch
 import yaml
 
-from policies.base import Catalogue, Fitting, Histories, Sequences
+from policies.base import Catalogue, Fitting, Histories, Policy, Sequences
+from policies.check import check_policy
 from policies.products import matmul
 from policies.scored import Scored
 from policies.time import DAY
@@ -551,6 +552,11 @@ def small_gpt(seed: int = 0, **form: Any) -> GPT:
 
 
 # A policy.
+
+
+def broken_promises(policy: Policy, **how: Any) -> dict[str, str]:
+    """What `check_policy` finds broken, by the name of the check."""
+    return {r.name: r.detail for r in check_policy(policy, **how) if not (r.kept or r.skipped)}
 
 
 @dataclass

@@ -309,13 +309,8 @@ def _fit(
 
 def _evaluate(learned: Scenario, source: Source, progress: Progress) -> Sequence[Total]:
     """Totals of the kept-back days by a response model of the days before."""
-    import tempfile
-
-    from simulator.users.learned import MODEL
     from simulator.users.learned.evaluation import evaluate
-    from simulator.users.learned.response import Response
+    from simulator.users.learned.fitting import fit
 
     users: Any = learned.users
-    with tempfile.TemporaryDirectory() as folder:
-        users.fit(source, learned.seed, Path(folder), progress)
-        return evaluate(Response.load(Path(folder) / MODEL), source, learned.seed).totals
+    return evaluate(fit(users, source, learned.seed, progress), source, learned.seed).totals

@@ -26,7 +26,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
+from itertools import groupby
 from typing import Literal
 
 import numpy as np
@@ -177,28 +178,30 @@ class Calibrator:
         """The law of (b, tau, omega) on a grid, given the launches, and of (mu, a) given these."""
         b, tau, omega = (grid.ravel() for grid in np.meshgrid(*axes, indexing="ij"))
         self._b, self._tau, self._omega = b, tau, omega
-        log = -0.5 * np.square((b - 1.0) / self._b_prior)
-        for spread, noise in ((tau, self._real_noise), (omega, self._simulated_noise)):
-            log += 0.5 * np.log(sum(1.0 / (np.square(spread) + one) for one in noise))
+        priors = [-0.5 * np.square((axes[0] - 1.0) / self._b_prior)]
+        for axis, noise in zip(axes[1:], (self._real_noise, self._simulated_noise), strict=True):
+            priors.append(0.5 * np.log(sum(1.0 / (np.square(axis) + one) for one in noise)))
         # Nodes of a grid may lie unevenly: each stands for its own share.
-        widths = np.meshgrid(*(np.log(np.gradient(axis)) for axis in axes), indexing="ij")
-        log += np.add.reduce(widths).ravel()
+        widths = [np.log(np.gradient(axis)) for axis in axes]
+        log = (reduce(np.add, np.ix_(*priors)) + reduce(np.add, np.ix_(*widths))).ravel()
         # Sums over launches of the precisions V^-1 (2 x 2) and of V^-1 z, z = (simulated, real).
         p_mm, p_mr, p_rr, c_m, c_r = np.zeros((5, len(b)))
-        for m, r, u, s in zip(
-            self._simulated, self._real, self._simulated_noise, self._real_noise, strict=True
-        ):
-            v_mm = np.square(omega) + u
-            v_mr = b * np.square(omega)
-            v_rr = np.square(b * omega) + np.square(tau) + s
+        of_simulated, v_mr = np.square(omega), b * np.square(omega)
+        of_real = np.square(b * omega) + np.square(tau)
+        launches = zip(
+            self._simulated_noise, self._real_noise, self._simulated, self._real, strict=True
+        )
+        for (u, s), alike in groupby(launches, lambda launch: launch[:2]):
+            v_mm, v_rr = of_simulated + u, of_real + s
             det = v_mm * v_rr - np.square(v_mr)
-            i_mm, i_mr, i_rr = v_rr / det, -v_mr / det, v_mm / det
-            log -= 0.5 * (np.log(det) + i_mm * m**2 + 2.0 * i_mr * m * r + i_rr * r**2)
-            p_mm += i_mm
-            p_mr += i_mr
-            p_rr += i_rr
-            c_m += i_mm * m + i_mr * r
-            c_r += i_mr * m + i_rr * r
+            log_det, i_mm, i_mr, i_rr = np.log(det), v_rr / det, -v_mr / det, v_mm / det
+            for _, _, m, r in alike:
+                log -= 0.5 * (log_det + i_mm * m**2 + 2.0 * i_mr * m * r + i_rr * r**2)
+                p_mm += i_mm
+                p_mr += i_mr
+                p_rr += i_rr
+                c_m += i_mm * m + i_mr * r
+                c_r += i_mr * m + i_rr * r
         # The means are (mu, a + b mu): precision and right side of (mu, a).
         a_mm = p_mm + 2.0 * b * p_mr + np.square(b) * p_rr
         a_ma = p_mr + b * p_rr

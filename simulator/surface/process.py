@@ -130,11 +130,12 @@ def _weighed(places: Floats, runs: Observations) -> Iterator[Component]:
     # The last term keeps runs of one cell apart where arms are identical and nothing is noise.
     noise = np.diag(runs.error**2 + (1e-3 * unit) ** 2)
     noise = between**2 * (runs.seed[:, None] == runs.seed) + noise
-    one, evidence = np.ones(n), []
+    one, evidence, alike = np.ones(n), [], dict[tuple[float, ...], Floats]()
     lengths = list(product(LENGTHS, repeat=places.shape[1]))
     for length in lengths:
-        alike = matern(places[runs.cell], places[runs.cell], length)
-        factor = np.linalg.cholesky(heights**2 * alike + noise)
+        alike[length] = matern(places, places, length)
+        of_runs = alike[length][runs.cell].take(runs.cell, axis=1)
+        factor = np.linalg.cholesky(heights**2 * of_runs + noise)
         right = np.broadcast_to(np.stack([one, runs.value], 1), (*factor.shape[:-1], 2))
         solved = np.linalg.solve(factor, right)
         flat, observed = solved[..., 0], solved[..., 1]
@@ -148,26 +149,26 @@ def _weighed(places: Floats, runs: Observations) -> Iterator[Component]:
     for place in order[: int(np.searchsorted(share, KEPT)) + 1]:
         i, j, k = np.unravel_index(place, weight.shape)
         height, length = float(heights[j, 0, 0, 0]), lengths[int(i)]
-        mean, cov = _conditional(places, runs, length, height, noise[k])
+        mean, cov = _conditional(alike[length], runs, height, noise[k])
         yield Component(float(weight[i, j, k]), mean, cov, float(between[k, 0, 0]))
 
 
 def _conditional(
-    places: Floats, runs: Observations, length: tuple[float, ...], height: float, noise: Floats
+    alike: Floats, runs: Observations, height: float, noise: Floats
 ) -> tuple[Floats, Floats]:
-    """Mean `[m]` and covariance `[m, m]` at the cells (Rasmussen & Williams 2006, 2.41 and 2.42,
-    with the constant as the only basis function and nothing known of it before).
+    """Mean `[m]` and covariance `[m, m]` at the cells, of which `alike` `[m, m]` has the
+    correlations (Rasmussen & Williams 2006, 2.41 and 2.42, with the constant as the only basis
+    function and nothing known of it before).
     """
-    here = places[runs.cell]
-    across = height**2 * matern(places, here, length)
-    inverse = np.linalg.inv(height**2 * matern(here, here, length) + noise)
+    across = height**2 * alike.take(runs.cell, axis=1)
+    inverse = np.linalg.inv(across[runs.cell] + noise)
     sums = inverse.sum(axis=0)
     certain = sums.sum()
     constant = float(sums @ runs.value / certain)
     gain = across @ inverse
     mean = constant + gain @ (runs.value - constant)
     unknown = 1.0 - gain.sum(axis=1)
-    cov = height**2 * matern(places, places, length) - gain @ across.T
+    cov = height**2 * alike - gain @ across.T
     cov += np.multiply.outer(unknown, unknown) / certain
     return mean, (cov + cov.T) / 2.0
 
