@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+OURS := abtest policies recgpt simulator
 STAMP := $(VENV)/.installed
 PIP := pip install --quiet --disable-pip-version-check --only-binary :all:
 
@@ -12,7 +13,9 @@ TOOLS := .venv-tools
 run: $(STAMP)
 	$(BIN)/abtest run scenarios/kuaishou_like.yaml
 
+# Processes of tests keep no compiled modules (tests/conftest.py): without these each would compile all that it imports.
 test: $(STAMP) lint
+	$(BIN)/python -m compileall -q $(OURS)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # Promises, exactness and a small run under the kernels of other processors (`tests/kernels.py`; KERNELS=--all for all combinations).
@@ -84,12 +87,14 @@ peers: .venv-recbole/.installed .venv-obp/.installed .venv-mlflow/.installed .ve
 	touch $@
 
 # requirements.lock has the digests of the files of the versions in constraints.txt; torch is apart, for the reason at its head.
+# Modules are compiled by all processors, but for the packages' own tests; pip would compile all, one after another.
 $(STAMP): pyproject.toml constraints.txt requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "abtest needs Python 3.11 or newer; set PYTHON=python3.x")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m $(PIP) --require-hashes --no-deps -r requirements.lock
-	$(BIN)/python -m $(PIP) -c constraints.txt torch
+	$(BIN)/python -m $(PIP) --no-compile --require-hashes --no-deps -r requirements.lock
+	$(BIN)/python -m $(PIP) --no-compile -c constraints.txt torch
 	$(BIN)/python -m $(PIP) --no-deps --no-build-isolation -e .
+	-$(BIN)/python -m compileall -qq -j 0 -x '/tests?/|/testing/_internal/' $(VENV)/lib $(OURS)
 	$(BIN)/python -m pip check --disable-pip-version-check
 	$(BIN)/abtest compile scenarios/kuaishou_like.yaml
 	touch $@
