@@ -457,7 +457,7 @@ def test_a_closed_stream_is_one_message(what: str, tmp_path: Path) -> None:
 
 def test_streams_closed_in_workers_are_a_message_each(tmp_path: Path) -> None:
     """A worker has its streams again for the next arm."""
-    arms = {"a": {"policy": "random"}}
+    arms = {"a": {"policy": "random"}, "c": {"policy": "popularity"}}
     for i, (code, _) in enumerate(CLOSED.values()):
         (tmp_path / f"mine{i}.py").write_text(closing(code))
         arms[f"b{i}"] = {"policy": f"mine{i}.py:Mine"}
