@@ -48,6 +48,11 @@ FEWEST = 64
 TICK = 0.25
 """Seconds between two looks at what tasks tell, and between two news of one stage of a task."""
 
+STRANDED = 600.0
+"""Seconds for which a task waits for such a node as it has asked for, when the last one is lost: an
+autoscaler may bring another. Then it asks for what there is.
+"""
+
 PATIENCE = 120.0
 """Seconds after which a node that has not answered is named."""
 
@@ -153,12 +158,16 @@ class _Flight:
     Attributes:
         index: of the task.
         reference: Ray's, of its outcome.
+        asked: what Ray was asked for.
         deaths: of its earlier attempts.
+        seen: when a node that has as much was last there.
     """
 
     index: int
     reference: Any
+    asked: Needs
     deaths: list[_Death] = field(default_factory=list)
+    seen: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -168,10 +177,18 @@ class _Size:
     Attributes:
         width: tasks that Ray is to know of.
         nodes: what each node has that computes, by Ray's names.
+        offers: to those who have asked.
     """
 
     width: int
     nodes: list[Mapping[str, float]]
+    offers: dict[Needs, Needs] = field(default_factory=dict)
+
+    def offer(self, needs: Needs) -> Needs:
+        """What `offered` says; once for all tasks that need as much."""
+        if needs not in self.offers:
+            self.offers[needs] = offered(needs, self.nodes)
+        return self.offers[needs]
 
 
 class Cluster:
@@ -194,6 +211,7 @@ class Cluster:
         self._attempts = 0
         self._heard = 0.0
         self._measured: tuple[float, _Size] | None = None
+        self._looked: _Size | None = None
 
     def here(self, tasks: Sequence[Task], done: Done) -> None:
         with self._local() as executor:
@@ -215,16 +233,23 @@ class Cluster:
                 while waiting and len(flying) < self._size().width:
                     index, deaths = waiting.popleft()
                     self._attempts += 1
-                    reference = self._submit(tasks[index])
-                    flying[self._attempts] = _Flight(index, reference, deaths)
+                    asked = self._size().offer(needs_of(tasks[index]))
+                    reference = self._submit(tasks[index], asked)
+                    flying[self._attempts] = _Flight(index, reference, asked, deaths)
                     # Ray calls back. To ask for the outcomes of n tasks (`ray.wait`) takes a time
                     # that grows with n, each time.
                     reference.future().add_done_callback(
                         lambda future, attempt=self._attempts: landed.put((attempt, future))
                     )
                 self._hear()
+                for attempt in self._stranded(flying):
+                    flight = flying.pop(attempt)
+                    self._ray.cancel(flight.reference, force=True)
+                    waiting.appendleft((flight.index, flight.deaths))
                 with suppress(queue.Empty):
                     attempt, future = landed.get(timeout=TICK)
+                    if attempt not in flying:  # it was stranded
+                        continue
                     flight = flying.pop(attempt)
                     if self._is_over(tasks[flight.index], attempt, flight, future, done):
                         continue
@@ -301,11 +326,24 @@ class Cluster:
         self._news = news.remote()
         self._remote = ray.remote(num_cpus=1, max_retries=0)(_attempt)
 
-    def _submit(self, task: Task) -> Any:
-        needs, handle = needs_of(task), self._remote
-        if needs != Needs():
-            handle = handle.options(**asked_of_ray(needs, self._size().nodes))
+    def _submit(self, task: Task, asked: Needs) -> Any:
+        handle = self._remote
+        if asked != Needs():
+            handle = handle.options(
+                num_cpus=asked.processors, memory=asked.memory, num_gpus=asked.gpus
+            )
         return handle.remote(task, self._attempts, self._news, self._ground)
+
+    def _stranded(self, flying: Mapping[int, _Flight]) -> list[int]:
+        """The attempts that have waited too long for a node that has what they have asked for."""
+        size = self._size()
+        if size is self._looked:
+            return []
+        self._looked, now = size, time.monotonic()
+        for flight in flying.values():
+            if size.offer(flight.asked) == flight.asked:
+                flight.seen = now
+        return [n for n, flight in flying.items() if now > flight.seen + STRANDED]
 
     def _size(self) -> _Size:
         """What the cluster has now, or had a few seconds ago."""
@@ -400,10 +438,9 @@ class Cluster:
             self._ray.wait(list(references), num_returns=len(references), timeout=10 * TICK)
 
 
-def asked_of_ray(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """What Ray is asked for, so that a task which needs more than any node has gets such a node to
-    itself, and does not wait for ever: the most that one of the nodes can give, of GPUs before
-    processors before memory.
+def offered(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> Needs:
+    """The most that one of the nodes can give of what a task needs, of GPUs before processors
+    before memory: a task that needs more than any node has gets such a node to itself.
 
     Args:
         needs: of the task.
@@ -412,13 +449,13 @@ def asked_of_ray(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> dict[str
     offers = (
         (
             min(needs.gpus, int(node.get("GPU", 0))),
-            min(needs.processors, node["CPU"]),
-            min(needs.memory, node.get("memory", 0.0)),
+            min(needs.processors, int(node["CPU"])),
+            min(needs.memory, int(node.get("memory", 0))),
         )
         for node in nodes
     )
-    gpus, processors, memory = max(offers, default=(0, needs.processors, 0.0))
-    return {"num_gpus": gpus, "num_cpus": processors, "memory": memory}
+    gpus, processors, memory = max(offers, default=(0, needs.processors, 0))
+    return Needs(memory, gpus, processors)
 
 
 def _attempt(task: Task, attempt: int, news: Any, ground: Ground) -> Any:
