@@ -27,8 +27,8 @@ CHUNK = 1024
 """Requests whose states are remembered at once."""
 
 BEAMS = (1, 2, 5, 10)
-SHARES = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)
-"""The widths and the shares c that validation chooses from."""
+SHARES = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""The widths and the shares c that validation chooses from, past those that were best so far."""
 
 
 @dataclass
