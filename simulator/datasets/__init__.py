@@ -9,7 +9,8 @@ import os
 from pathlib import Path
 
 from simulator.datasets.delimited import DataError
-from simulator.log.ledger import here
+from simulator.log import store
+from simulator.log.ledger import fetch_all
 from simulator.log.store import AddressError, FileError
 from simulator.scenario.parts import Data
 from simulator.users.base import Source
@@ -44,7 +45,8 @@ def locate(path: str, folder: Path) -> Path:
     """
     if "://" in path:
         try:
-            brought = here(path)
+            brought = store.place(path)
+            fetch_all(brought)
         except (AddressError, FileError) as error:
             raise DataError(f"data.path: {error}") from error
         if not brought.exists():

@@ -14,7 +14,6 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -27,7 +26,7 @@ from policies.base import IntArray, Sequences
 from policies.staging import staging_of
 from simulator.log.files import adopt, mapped, writing
 from simulator.log.kinds import FEEDBACK
-from simulator.log.ledger import bring, commit, here, present
+from simulator.log.ledger import bring, commit, here, on_store, opened, present
 from simulator.log.metadata import FIT, HISTORY, LogError, Metadata
 from simulator.log.rules import Inspector
 from simulator.log.schema import (
@@ -41,7 +40,7 @@ from simulator.log.schema import (
     rises,
     schema,
 )
-from simulator.log.store import place
+from simulator.log.store import FileError, place
 
 ROWS = 1 << 18
 """Rows that are held at once."""
@@ -117,27 +116,25 @@ class EventLog:
                 other columns than the schema's, or parts of different logs.
         """
         path = here(path)
-        bring(path)
-        parts = [path]
-        if not path.is_file():
-            found = chain(path.glob("*.parquet"), path.glob("*=*/**/*.parquet"))
-            parts = sorted(found, key=lambda part: (_first_arm(part), part))
-        if not parts:
+        stored = {part: _described(part) for part in parts_at(path)}
+        if not stored:
             raise LogError(
                 f"{path}: no event log there: expected a .parquet file or a folder of them"
             )
-        stored = [_described(part) for part in parts]
-        for part, (metadata, names) in zip(parts, stored, strict=True):
-            if metadata != stored[0][0]:
+        parts = sorted(stored, key=lambda part: (stored[part].first_arm, part))
+        first = stored[parts[0]]
+        for part in parts:
+            own = stored[part]
+            if own.metadata != first.metadata:
                 raise LogError(
                     f"{part}: a part of another log than {parts[0]}:"
-                    f" {_difference(stored[0][0], metadata)}"
+                    f" {_difference(first.metadata, own.metadata)}"
                 )
-            if names != stored[0][1]:
+            if own.columns != first.columns:
                 raise LogError(
-                    f"{part}: columns are {names}; those of {parts[0]} are {stored[0][1]}"
+                    f"{part}: columns are {own.columns}; those of {parts[0]} are {first.columns}"
                 )
-        return cls(stored[0][0], None, tuple(parts))
+        return cls(first.metadata, None, tuple(parts))
 
     @property
     def table(self) -> pa.Table:
@@ -148,6 +145,7 @@ class EventLog:
             return self.memory
         tables = []
         for part in self.parts:
+            bring(part)
             with _parquet(part):
                 tables.append(pq.read_table(part, page_checksum_verification=True))
         read = pa.concat_tables(tables)
@@ -189,7 +187,7 @@ class EventLog:
             )
             return
         for part in self.parts:
-            with _parquet(part), pq.ParquetFile(part, page_checksum_verification=True) as stored:
+            with _opened(part) as stored:
                 yield from stored.iter_batches(batch_size=rows, columns=columns)
 
     def of_users(self, who: IntArray) -> EventLog:
@@ -214,7 +212,7 @@ class EventLog:
         says its columns.
         """
         for part in self.parts:
-            with _parquet(part), pq.ParquetFile(part, page_checksum_verification=True) as stored:
+            with _opened(part) as stored:
                 yield stored.schema_arrow.empty_table()
                 place = stored.schema_arrow.get_field_index("user")
                 for group in range(stored.num_row_groups):
@@ -607,13 +605,14 @@ def _parquet(part: Path) -> Iterator[None]:
     """
     try:
         yield
-    except LogError:
+    except (FileError, LogError):
         raise
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise LogError(f"{part}: {_what_is_wrong(part, error)}") from error
 
 
 def _what_is_wrong(part: Path, error: Exception) -> str:
+    bring(part)  # what has changed on a store is told by its digest
     try:
         is_parquet = _begins_as_parquet(part)
     except OSError as refused:  # the system says it better than Arrow
@@ -628,16 +627,37 @@ def _what_is_wrong(part: Path, error: Exception) -> str:
     return f"not a readable Parquet file: it does not begin as one; {FORMS}; {advice}"
 
 
+@contextmanager
+def _opened(part: Path) -> Iterator[pq.ParquetFile]:
+    """A part whose rows are read; from a store it is brought here."""
+    bring(part)
+    with _parquet(part), pq.ParquetFile(part, page_checksum_verification=True) as stored:
+        yield stored
+
+
+def parts_at(path: Path) -> list[Path]:
+    """The Parquet files of a log at `path`: that file, or those of a folder, some in folders named
+    as Hive does; of a run on a store also those that nobody has brought here.
+    """
+    if path.is_file():
+        return [path]
+    found = {*path.glob("*.parquet"), *path.glob("*=*/**/*.parquet")}
+    for part in on_store(path):
+        inside = part.relative_to(path.absolute()).parts
+        if part.suffix == ".parquet" and (len(inside) < 2 or "=" in inside[0]):
+            found.add(path.joinpath(*inside))
+    return sorted(found)
+
+
 def _footer(part: Path) -> pq.FileMetaData:
-    with _parquet(part):
-        return pq.read_metadata(part)
+    with _parquet(part), opened(part) as stored:
+        return pq.read_metadata(stored)
 
 
-def _first_arm(part: Path) -> int:
+def _first_arm(footer: pq.FileMetaData) -> int:
     """The index of the arm that a part begins with, as its footer says; -1 where it does not say,
     or has no rows.
     """
-    footer = _footer(part)
     column = footer.schema.to_arrow_schema().get_field_index("arm")
     if column < 0 or footer.num_row_groups == 0:
         return -1
@@ -645,8 +665,22 @@ def _first_arm(part: Path) -> int:
     return int(known.min) if known is not None and known.has_min_max else -1
 
 
-def _described(part: Path) -> tuple[Metadata, list[str]]:
-    """What a part says of its log, and its columns; both keep their rules.
+class _Described(NamedTuple):
+    """What a part says of its log.
+
+    Attributes:
+        metadata: of the log.
+        columns: by name.
+        first_arm: of `_first_arm`.
+    """
+
+    metadata: Metadata
+    columns: list[str]
+    first_arm: int
+
+
+def _described(part: Path) -> _Described:
+    """What a part says of its log; metadata and columns keep their rules.
 
     Raises:
         LogError: they do not, or it is no part of an event log.
@@ -663,11 +697,11 @@ def _described(part: Path) -> tuple[Metadata, list[str]]:
         metadata = Metadata.from_json(stored[b"abtest"])
     except LogError as error:
         raise LogError(f"{part}: {error}") from error
-    seal = seal_of(part)
+    seal = _seal_in(footer, part)
     if seal is not None and seal.get("metadata") != zlib.crc32(stored[b"abtest"]):
         raise LogError(f"{part}: damaged: the metadata is not that which was written")
     check_columns(str(part), columns)
-    return metadata, list(columns.names)
+    return _Described(metadata, list(columns.names), _first_arm(footer))
 
 
 def seal_of(part: Path) -> dict[str, Any] | None:
@@ -676,7 +710,11 @@ def seal_of(part: Path) -> dict[str, Any] | None:
     Raises:
         LogError: it is no seal.
     """
-    text = (_footer(part).metadata or {}).get(Seal.KEY)
+    return _seal_in(_footer(part), part)
+
+
+def _seal_in(footer: pq.FileMetaData, part: Path) -> dict[str, Any] | None:
+    text = (footer.metadata or {}).get(Seal.KEY)
     if text is None:
         return None
     try:

@@ -25,7 +25,7 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -37,6 +37,7 @@ from simulator.log.remote import KEPT, LOCK, TRACKED, RemoteRun
 from simulator.log.store import FileError, address_of, around, place
 
 if TYPE_CHECKING:
+    from pyarrow import NativeFile
     from pyarrow.fs import FileInfo
 
 LEDGER = "pieces.jsonl"
@@ -167,12 +168,13 @@ class Ledger:
                     stream.write(_line(entry).encode())
                     (self.root / name).unlink(missing_ok=True)
 
-    def fetch(self, within: Path, ending: str = "") -> None:
+    def fetch(self, within: Path, ending: str = "", but: Sequence[str] = ()) -> None:
         """Bring the pieces at or below `within` here, where the run lies on a store.
 
         Args:
             within: a place in the run's folder.
             ending: of their names.
+            but: folders of the run, of which no more than the folders inside is made here.
 
         Raises:
             FileError: one is not as it was written, or the store cannot be reached.
@@ -182,7 +184,9 @@ class Ledger:
             return
         for name, piece in self._required(within.absolute()).items():
             path = self.root / name
-            if name.endswith(ending) and not path.is_file():
+            if name.partition("/")[0] in but:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            elif name.endswith(ending) and not path.is_file():
                 remote.fetch(piece.stored, path)
                 if _fault(path, piece, ()) is not None:
                     path.unlink()
@@ -200,6 +204,14 @@ class Ledger:
             if (wanted in (name, ".") or name.startswith(f"{wanted}/"))
             and not (gone and name.startswith(gone))
         }
+
+    def on_store(self, within: Path) -> dict[Path, Piece]:
+        """The pieces at or below a place of a run on a store, whether or not they were brought
+        here; of a local run none.
+        """
+        if RemoteRun.of(self.root) is None:
+            return {}
+        return {self.root / name: piece for name, piece in self._required(within).items()}
 
     def sweep(self) -> None:
         """Remove what attempts that died have left on the store of a finished run."""
@@ -486,9 +498,36 @@ def bring(path: Path) -> None:
             ledger.fetch(path)
 
 
+def on_store(path: Path) -> dict[Path, Piece]:
+    """The pieces at or below a place, where that is in a run on a store."""
+    if around(path.absolute()) is None:
+        return {}
+    ledger = Ledger.around(path / LEDGER)
+    return {} if ledger is None else ledger.on_store(path.absolute())
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Path | NativeFile]:
+    """A file of which some is to be read: that here, or the object of a piece on a store that
+    nobody has brought here.
+
+    Raises:
+        FileError: the store cannot be reached.
+    """
+    piece = None if path.is_file() else on_store(path).get(path.absolute())
+    ledger = None if piece is None else Ledger.around(path)
+    remote = None if ledger is None else RemoteRun.of(ledger.root)
+    if piece is None or remote is None:
+        yield path
+        return
+    with remote.open(piece.stored) as stream:
+        yield stream
+
+
 def here(given: Path | str) -> Path:
     """Where a file or folder that somebody has named lies on this machine: what has an address is
-    brought here first.
+    brought here first, but for the log, the sums and the models of a run, which come when they are
+    read (`bring`).
 
     Raises:
         AddressError: it is none that can be used.
@@ -496,13 +535,18 @@ def here(given: Path | str) -> Path:
     """
     path = place(given)
     if not isinstance(given, Path):
-        fetch_all(path)
+        fetch_all(path, KEPT)
     return path
 
 
-def fetch_all(path: Path) -> None:
+def fetch_all(path: Path, but: Sequence[str] = ()) -> None:
     """Bring whatever lies at or below `path` on its store here: the pieces of runs, and other files
     where they have changed.
+
+    Args:
+        path: in the copy of a store; of any other nothing is brought.
+        but: folders of runs of which only the folders inside are made here, and the piece that
+            `path` is.
 
     Raises:
         FileError: the store cannot be reached, or a piece is not as it was written.
@@ -517,7 +561,9 @@ def fetch_all(path: Path) -> None:
     roots += (folder for folder in path.absolute().parents if _is_run(folder, bucket))
     for root in roots:
         Ledger(root).refresh()
-        Ledger(root).fetch(root)
+        Ledger(root).fetch(root, but=but)
+    if path.absolute() in on_store(path):
+        bring(path)
     for name, there_now in found.items():
         file = bucket / name
         if not any(file.is_relative_to(root) for root in roots) and _is_old(file, there_now):

@@ -25,10 +25,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from policies.staging import staging_of
 from simulator.log.store import FileError, Store, address_of, around
+
+if TYPE_CHECKING:
+    from pyarrow import NativeFile
 
 LOCK = ".lock"
 """File in a run's folder that says which process holds it: who that is, and its token, a line each;
@@ -180,6 +183,10 @@ class RemoteRun:
     def fetch(self, stored: str, path: Path) -> None:
         """Bring a piece here."""
         self.store.read(self._at(stored), path)
+
+    def open(self, stored: str) -> NativeFile:
+        """A piece as it lies there."""
+        return self.store.open(self._at(stored))
 
     def sizes(self) -> dict[str, int]:
         """Bytes of every object of the run, by its name below the run's folder."""

@@ -26,7 +26,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 from policies.staging import staging_of
 
 if TYPE_CHECKING:
-    from pyarrow import fs
+    from pyarrow import NativeFile, fs
 
 ARROW = frozenset({"s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs"})
 """Protocols that Arrow speaks itself."""
@@ -80,6 +80,15 @@ class Store:
                 os.replace(staging, path)
             finally:
                 staging.unlink(missing_ok=True)
+
+    def open(self, name: str) -> NativeFile:
+        """A file as it lies there, of which no more comes here than is read.
+
+        Raises:
+            FileError: it is not there, or cannot be reached.
+        """
+        with self._reaching(name):
+            return self.files.open_input_file(self._at(name))
 
     def text(self, name: str) -> str | None:
         """What a small file says; None where it is not there.

@@ -11,6 +11,7 @@ from pathlib import Path
 from policies.base import Progress, silent
 from simulator import datasets
 from simulator.datasets import kuairand, open_bandit
+from simulator.log.ledger import present
 from simulator.log.workspace import Workspace, load_catalogue
 from simulator.offpolicy.jobs import (
     ReplayJob,
@@ -177,7 +178,7 @@ def _jobs(
         return
     log, _ = find(source)
     kept = Workspace(source).models / "catalogue.npz"
-    catalogue = load_catalogue(kept) if kept.is_file() else None
+    catalogue = load_catalogue(kept) if present(kept) else None
     yield replay_log(source.name, log, asked.beside(), options, progress, catalogue)
 
 

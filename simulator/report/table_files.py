@@ -19,6 +19,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from simulator.log.files import HIDDEN, partitions
+from simulator.log.ledger import on_store
 from simulator.report.errors import ReportError
 from simulator.stats.rows import Rows, named, of_arrow, with_index
 from simulator.stats.unit_table import TableError
@@ -76,7 +77,8 @@ def read(path: Path) -> Rows:
 def is_log(path: Path) -> bool:
     """Whether a path is an event log or a run's folder, and not a per-user table."""
     if path.is_dir():
-        return (path / "log").is_dir() or any(map(_has_log_schema, _parts(path)))
+        of_run = any(piece.suffix == ".parquet" for piece in on_store(path))
+        return of_run or (path / "log").is_dir() or any(map(_has_log_schema, _parts(path)))
     return path.suffix.lower() == ".parquet" and _has_log_schema(path)
 
 
