@@ -1,11 +1,13 @@
 """The report of a big run: CPU and wall seconds and peak memory of `abtest report` on a made log.
 
-    python -m benchmarks.report [--users 1000000] [--days 1] [--impressions 12] [--before TREE]
+    python -m benchmarks.report [--users 1000000] [--days 1] [--impressions 12] [--workers 2]
+                                [--before TREE]
 
 The log has two arms of the same users, `impressions` a user, day and arm, and every kind of
 feedback. It lies in a folder as a run leaves it, in parts of 100,000 users that were added up; what
 that took is printed, for a run shares it out. The command is run in a process of its own, start of
-Python included, and once more without the sums of the parts, by the rows. `--before` names the
+Python included, once more by `--workers` processes, and once more without the sums of the parts, by
+the rows. `--before` names the
 folder of another revision (`git worktree add`), which reports the same log in the same run, in turn
 with this one; the largest relative difference between the numbers of the reports is printed.
 """
@@ -94,11 +96,11 @@ def make(home: Path, n_users: int, days: int, impressions: int) -> float:
     return taken
 
 
-def report(home: Path, tree: Path) -> str:
+def report(home: Path, tree: Path, *options: str) -> str:
     """`abtest report` of one revision: what it took, in words."""
     start = time.monotonic()
     place = {**os.environ, "PYTHONPATH": str(tree)}
-    command = [sys.executable, "-m", "simulator", "report", str(home), "--quiet"]
+    command = [sys.executable, "-m", "simulator", "report", str(home), "--quiet", *options]
     with subprocess.Popen(command, env=place, cwd=tree, stdout=subprocess.DEVNULL) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
@@ -134,6 +136,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--impressions", type=int, default=12)
+    parser.add_argument("--workers", type=int, default=2, help="of the report by several")
     parser.add_argument("--before", type=Path, help="folder of another revision")
     given = parser.parse_args()
     own = Path(__file__).resolve().parents[1]
@@ -157,6 +160,9 @@ def main() -> None:
             report(warm, tree)  # compiles
             print(f"abtest report, {name}: {report(home, tree)}")
             found.append((home / "report.json").read_text(encoding="utf-8"))
+        several = report(home, own, "--workers", str(given.workers))
+        print(f"abtest report, this revision, {given.workers} processes: {several}")
+        found.append((home / "report.json").read_text(encoding="utf-8"))
         for file in (CLAIM, LEDGER):
             home.joinpath(file).unlink()
         print(f"abtest report, this revision, by rows: {report(home, own)}")

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from benchmarks.report import numbers
+from policies.base import silent
 from simulator import report
 from simulator.cli import main
 from simulator.log import part_sums, workspace
@@ -22,7 +23,9 @@ from simulator.log.ledger import FileError
 from simulator.log.part_sums import CellSums
 from simulator.log.workspace import Workspace
 from simulator.report import reading
+from simulator.report.gather import gather
 from simulator.report.stored import encode
+from simulator.run.over_parts import parts_map
 from simulator.stats import units
 from tests.worlds import simulate_scenario, tiny_scenario
 
@@ -90,6 +93,22 @@ def test_a_report_of_sums_is_that_of_rows(
     for key in ("distributions", "power", "units", "funnel", "supply"):
         one, other = list(numbers(of_sums[key])), list(numbers(of_rows[key]))
         np.testing.assert_allclose(one, other, 1e-12)
+
+
+def test_processes_say_what_one_says(run: Path) -> None:
+    log = EventLog.open(run / "log")
+    alone = gather(log, runtime=None, progress=silent)
+    with parts_map("processes", 2, run) as parts:
+        together = gather(log, runtime=None, progress=silent, parts=parts)
+    assert encode(together) == encode(alone)
+
+
+def test_workers_are_for_runs(tmp_path: Path) -> None:
+    table = tmp_path / "users.csv"
+    table.write_text("user,arm,clicks\n1,control,2\n2,new,3\n")
+    said = CliRunner().invoke(main, ["report", str(table), "--workers", "2"])
+    assert said.exit_code == 2
+    assert "--workers: for runs; " in said.output
 
 
 def texts(tree: Any) -> Any:

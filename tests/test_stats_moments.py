@@ -291,3 +291,19 @@ def test_degrees_of_freedom() -> None:
     found = moments.welch_df(v, np.array([0.3, 0.0, 0.1, 0.0]), 6.0, 11.0, 2)
     same(found, [0.25 / (0.04 / 5 + 0.09 / 10) - 2, 13.0, NAN, 3.0])
     assert moments.welch_df(0.0, 0.0, 6.0, 11.0) == 15.0
+
+
+def test_samples_together_are_that_of_all_units() -> None:
+    columns = np.random.default_rng(8).gamma(2.0, 3.0, (3, 500))
+    columns[2] = 1e6  # has no spread, and keeps none
+    whole = moments.sample(list(columns))
+    parts = [moments.sample(list(part)) for part in np.split(columns, [0, 1, 3, 200], axis=1)]
+    assert [part.n for part in parts] == [0, 1, 2, 197, 300]
+    found = moments.together(parts)
+    assert found.n == 500
+    np.testing.assert_allclose(found.mean, whole.mean, 1e-14)
+    np.testing.assert_allclose(found.cov, whole.cov, 1e-13)
+    assert (found.cov == found.cov.T).all()
+    assert not found.cov[2].any()
+    assert moments.together([whole, parts[0]]) is whole
+    assert moments.together(parts[:1]).n == 0

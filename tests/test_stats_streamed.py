@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+import pickle
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
 from simulator.log.metrics import METRICS
-from simulator.stats import checks, passes, selection, sequential, verdict
+from simulator.report.spread import distributions
+from simulator.stats import checks, passes, quantiles, selection, sequential, verdict
 from simulator.stats.adjustment import post_stratified, pre_periods, winsorised
+from simulator.stats.contrasts import PairValues
 from simulator.stats.power import pilot
 from simulator.stats.segments import dependence, segments
 from simulator.stats.streamed import StreamedDays
@@ -40,16 +44,27 @@ def days(*, split: bool, with_past: bool = True) -> UserDays:
     return UserDays(("a", "b"), N, DAYS, metrics, terms, before, assigned)
 
 
-def streamed(whole: UserDays, ends: Collection[int] = (130, 131, 600, N)) -> UserDays:
+def stretch(whole: UserDays, first: int, end: int, names: Collection[str] | None) -> UserDays:
+    part = whole.users(np.arange(first, end))
+    kept = {n: cube for n, cube in part.terms.items() if names is None or n in names}
+    return replace(part, terms=kept)
+
+
+def elsewhere(function: Callable[[Any], Any], pieces: Sequence[Any]) -> Iterator[Any]:
+    """`map` as in other processes, last piece first."""
+    found = {}
+    for i, piece in reversed(list(enumerate(pieces))):
+        call, there = pickle.loads(pickle.dumps((function, piece)))
+        found[i] = pickle.loads(pickle.dumps(call(there)))
+    return (found[i] for i in range(len(pieces)))
+
+
+def streamed(whole: UserDays, ends: Sequence[int] = (130, 131, 600, N)) -> UserDays:
     """The same users in stretches."""
-
-    def source(names: Collection[str] | None) -> Iterator[UserDays]:
-        for first, end in zip((0, *ends), ends, strict=False):
-            part = whole.users(np.arange(first, end))
-            kept = {n: cube for n, cube in part.terms.items() if names is None or n in names}
-            yield replace(part, terms=kept)
-
-    return StreamedDays.of(whole, whole.before, source)
+    firsts, bare = (0, *ends[:-1]), replace(whole)  # without the tables that were asked for
+    pieces = [partial(stretch, bare, *ends) for ends in zip(firsts, ends, strict=True)]
+    sizes = [end - first for first, end in zip(firsts, ends, strict=True)]
+    return StreamedDays.of(whole, whole.before, pieces, sizes, elsewhere)
 
 
 def no_whole_column(*_: Any) -> Any:
@@ -93,6 +108,16 @@ OF_USERS: dict[str, Callable[[UserDays], Any]] = {
         )
         for name in ("click", "click_rate")
     ],
+    "mid-quantiles": lambda d: [
+        quantiles.moments_over(
+            partial(d.by("user").mapped, metrics=["watch_time"]),
+            PairValues.of(d.by("user"), "watch_time", "a", "b"),
+            level,
+            paired=d.assigned is None,
+        )
+        for level in (0.5, 0.9)
+    ],
+    "distributions": lambda d: distributions(d.by("user"), ("a", "b")),
     "outliers": lambda d: checks.outliers(d.by("user"), "a"),
     "balance": lambda d: checks.balance(d.by("user"), "a"),
     "rare events": lambda d: checks.rare_events(d.by("user")),
@@ -110,14 +135,14 @@ def test_a_sum_over_users_needs_no_column_of_all(
 ) -> None:
     whole = days(split=split)
     expected = OF_USERS[what](whole)
-    monkeypatch.setattr("simulator.stats.streamed.Whole.__getitem__", no_whole_column)
+    monkeypatch.setattr("simulator.stats.streamed._put_together", no_whole_column)
     near(OF_USERS[what](streamed(whole)), expected)
 
 
 def test_users_by_strata_are_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = days(split=True)
     expected = post_stratified(whole.by("user"), "click_rate", "a", "b", "activity")
-    monkeypatch.setattr("simulator.stats.streamed.Whole.__getitem__", no_whole_column)
+    monkeypatch.setattr("simulator.stats.streamed._put_together", no_whole_column)
     near(post_stratified(streamed(whole).by("user"), "click_rate", "a", "b", "activity"), expected)
 
 
@@ -167,8 +192,13 @@ def test_order_statistics_are_those_of_sorted_values(n: int) -> None:
     levels = (0.001, 0.25, 0.5, 0.99)
     ranks = {name: [0, *(selection.rank(q, n) for q in levels), n - 1] for name in columns}
     parts = np.array_split(np.arange(n), 7)
+
+    def over(function: Callable[[Any], Any]) -> Iterator[Any]:
+        return map(function, parts)
+
     found = selection.order_statistics(
-        lambda: ({name: values[part] for name, values in columns.items()} for part in parts),
+        over,
+        lambda part: [(name, values[part]) for name, values in columns.items()],
         ranks,
         dict.fromkeys(columns, n),
     )
@@ -176,7 +206,7 @@ def test_order_statistics_are_those_of_sorted_values(n: int) -> None:
         assert found[name] == np.sort(values)[ranks[name]].tolist()
         quantiles = np.quantile(values, levels, method="inverted_cdf").tolist()
         assert found[name][1:-1] == quantiles
-        between = selection.quantiles(lambda v=values: (v[part] for part in parts), levels, n)
+        between = selection.quantiles(over, values.__getitem__, levels, n)
         assert between == pytest.approx(np.quantile(values, levels).tolist(), rel=1e-15)
 
 
@@ -186,15 +216,17 @@ def test_order_statistics_that_a_sample_misses_are_found(monkeypatch: pytest.Mon
     values = np.zeros(1_000)
     values[1::100] = np.arange(10.0)  # none of the sampled ones
     values[50:99] = -1.0
-    stretches = [{0: values[:300]}, {0: values[300:]}]
+    stretches = [[(0, values[:300])], [(0, values[300:])]]
     ranks = [0, 48, 49, 990, 995, 999]
-    found = selection.order_statistics(lambda: iter(stretches), {0: ranks}, {0: 1_000})
+    found = selection.order_statistics(
+        lambda function: map(function, stretches), list, {0: ranks}, {0: 1_000}
+    )
     assert found[0] == np.sort(values)[ranks].tolist()
 
 
 def test_spreads_of_one_stretch_are_numpys() -> None:
     values = np.random.default_rng(1).normal(5.0, 2.0, 1_001)
-    (one,) = passes.spreads(lambda: iter([[values]]), 1)
+    (one,) = passes.spreads(lambda function: iter([function([values])]), list, 1)
     assert (one.n, one.mean, one.low, one.high) == (
         1_001,
         values.mean(),
@@ -202,8 +234,9 @@ def test_spreads_of_one_stretch_are_numpys() -> None:
         values.max(),
     )
     assert (one.deviation(), one.deviation(1)) == (values.std(), values.std(ddof=1))
-    (several,) = passes.spreads(lambda: ([part] for part in np.array_split(values, 5)), 1)
+    parts = [[part] for part in np.array_split(values, 5)]
+    (several,) = passes.spreads(lambda function: map(function, parts), list, 1)
     assert several.deviation() == pytest.approx(values.std(), rel=1e-14)
-    (nobody,) = passes.spreads(lambda: iter([[values[:0]]]), 1)
+    (nobody,) = passes.spreads(lambda function: iter([function([values[:0]])]), list, 1)
     assert nobody.n == 0
     assert np.isnan(nobody.deviation())

@@ -6,6 +6,7 @@ the tests that ask it are skipped.
 
 from __future__ import annotations
 
+import pickle
 import re
 import secrets
 import socket
@@ -22,11 +23,13 @@ import pytest
 from click.testing import CliRunner
 
 from abtest import EventLog
+from policies.base import silent
 from simulator import datasets
 from simulator.cli import main
 from simulator.datasets import DataError
+from simulator.log import part_sums
 from simulator.log.files import write_text
-from simulator.log.ledger import Ledger, here, present
+from simulator.log.ledger import Ledger, fetch_all, here, present
 from simulator.log.remote import RemoteRun
 from simulator.log.store import (
     AddressError,
@@ -39,10 +42,14 @@ from simulator.log.store import (
     with_addresses,
 )
 from simulator.log.workspace import RunError, Workspace
+from simulator.report.gather import gather
+from simulator.report.stored import encode
+from simulator.run import over_parts
 from simulator.run.context import context
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Data
+from simulator.stats import units
 from tests.worlds import FIRST, log_digests, run_stoppable, simulate_scenario, tiny_scenario
 
 MOTO = Path(__file__).parents[1] / ".venv-moto" / "bin" / "moto_server"
@@ -344,7 +351,8 @@ def test_a_run_on_s3_is_that_on_a_disk(bucket: str, tmp_path: Path, another_mach
     assert not (tmp_path / "s3:").exists()
 
     another_machine("second")
-    assert log_digests(here(run)) == log_digests(local)
+    fetch_all(place(run))
+    assert log_digests(place(run)) == log_digests(local)
     assert EventLog.open(f"{run}/log").n_rows == EventLog.open(local / "log").n_rows
     for command in (["report", run, "--quiet"], ["compare", run, str(local)]):
         invoke(*command)
@@ -367,6 +375,81 @@ def test_a_run_on_s3_is_that_on_a_disk(bucket: str, tmp_path: Path, another_mach
     assert done.exit_code == 2
     assert f"{run} already holds a run" in done.output
     invoke("run", file, "--out", run, "--quiet", "--resume")
+
+
+def test_a_report_brings_what_it_reads(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_machine: Any
+) -> None:
+    """The sums of the parts and no rows; where rows are read, part by part."""
+    simulate_scenario(tmp_path, tiny_scenario())
+    run, brought = f"{bucket}/run", dict[str, int]()
+    invoke("run", str(tmp_path / "scenario.yaml"), "--out", run, "--quiet")
+    kept = (place(run) / "report.json").read_bytes()
+    store, base = store_of(run)
+    sizes = {name: found.size for name, found in store.list(base).items()}
+    read = Store.read
+
+    def counted(self: Store, name: str, path: Path) -> None:
+        brought[name.removeprefix(f"{base}/")] = sizes[name]
+        read(self, name, path)
+
+    monkeypatch.setattr(Store, "read", counted)
+    another_machine("second")
+    invoke("report", run, "--quiet")
+    assert (place(run) / "report.json").read_bytes() == kept
+    folders = [name.partition("/")[0] for name in brought]
+    rows, sums = (
+        {name: size for name, size in sizes.items() if name.startswith(f"{base}/{folder}/")}
+        for folder in ("log", "sums")
+    )
+    assert folders.count("sums") == len(sums) == 4
+    assert "log" not in folders
+    models = [name for name in brought if name.startswith("models/")]
+    assert all("/catalogue." in name or "/notes." in name for name in models)
+    assert sum(brought.values()) < sum(sizes.values()) - sum(rows.values())
+
+    for source in (run, f"{run}/log", f"{run}/log/arm_name=a"):
+        another_machine(f"for {source.replace('/', '-')}")
+        brought.clear()
+        monkeypatch.setattr(part_sums, "FORM", -1)  # so that sums are not read
+        log = EventLog.open(source if source.endswith("a") else here(run) / "log")
+        assert not any(name.startswith("log/") for name in brought)
+        batches = log.batches(rows=1 << 20)
+        next(batches)
+        assert sum(name.startswith("log/") for name in brought) == 1
+        assert len(list(batches)) == len(log.parts) - 1
+        assert sum(name.startswith("log/") for name in brought) == len(log.parts)
+    invoke("report", f"{run}/log", "--out", str(tmp_path / "report"), "--quiet")
+    assert (tmp_path / "report" / "report.json").is_file()
+
+
+def test_parts_are_summed_up_on_machines_that_have_nothing(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_machine: Any
+) -> None:
+    monkeypatch.setattr(units, "STREAMED", 0)
+    run, asked = f"{memory}/run", 0
+    simulate_scenario(tmp_path, tiny_scenario())
+    scenario = Scenario.load(tmp_path / "scenario.yaml")
+    log = EventLog.open(simulate(scenario, run, folder=tmp_path).root / "log")
+    machines = iter(range(1_000))
+
+    def elsewhere(function: Any, pieces: Any) -> list[Any]:
+        nonlocal asked
+        calls = [over_parts._Call(function, piece, run, 1) for piece in pieces]
+        texts = [pickle.dumps(call) for call in calls]
+        found = []
+        for text in texts:
+            if asked < 3:
+                another_machine(f"machine {next(machines)}")
+                over_parts._know.cache_clear()
+            found.append(pickle.loads(text)(silent))
+            asked += 1
+        another_machine("cache")
+        return found
+
+    here_alone = gather(log, runtime=None, progress=silent)
+    assert encode(gather(log, runtime=None, progress=silent, parts=elsewhere)) == encode(here_alone)
+    assert asked > 50
 
 
 def test_arrow_reads_the_log_as_it_lies(bucket: str, tmp_path: Path) -> None:
@@ -405,6 +488,7 @@ def test_a_run_by_fsspec(memory: str, tmp_path: Path, another_machine: Any) -> N
     invoke("run", file, "--out", f"{memory}/run", "--quiet")
     another_machine()
     invoke("report", f"{memory}/run/log", "--out", f"{memory}/report", "--quiet")
+    fetch_all(place(f"{memory}/run"))
     assert log_digests(place(f"{memory}/run")) == log_digests(local)
     assert names(f"{memory}/report") == {"report.html", "report.json", "report.md"}
 
@@ -426,7 +510,9 @@ def test_damage_on_the_store_is_named(memory: str, tmp_path: Path, another_machi
         FileError,
         match=r"log/arm_name=a/first_user=0+/part\..*\.parquet has changed since it was written",
     ):
-        here(run)
+        fetch_all(place(run))
+    with pytest.raises(FileError, match=r"has changed since it was written"):
+        EventLog.open(f"{run}/log").validate()
 
     store.write_text(part, "cut")
     another_machine("third")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 from simulator.cli.failure import failures
 from simulator.cli.options import (
     ALTERNATIVE,
+    COUNT,
     CSV,
     FOLDER,
     GATE,
@@ -201,6 +202,13 @@ TABLE = (
     metavar="NAME",
     help="Table of published experiments: which one; all of them, one line each, if left out.",
 )
+@click.option(
+    "--workers",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    help="Processes that compare the users of a run, where they are millions (speed only).",
+)
 @CSV
 @TRACK
 def report(
@@ -236,6 +244,7 @@ def report(
     predictors: tuple[str, ...],
     day: str | None,
     experiment: str | None,
+    workers: int,
     csv: bool,
     track: str | None,
 ) -> None:
@@ -263,6 +272,7 @@ def report(
     from simulator.report import earlier
     from simulator.report import user_table as tables
     from simulator.report.metric_file import read_metrics
+    from simulator.run.over_parts import parts_map
     from simulator.run.progress import board
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
@@ -296,7 +306,7 @@ def report(
                 )
             log, home = reports.find(source, inspect=False)
             folder = out or home
-            with held_if_run(folder):
+            with held_if_run(folder), parts_map("processes", workers, home) as parts:
                 content = reports.write(
                     log,
                     folder,
@@ -310,8 +320,14 @@ def report(
                     priors=priors,
                     progress=progress,
                     inspect=True,
+                    parts=parts,
                 )
         else:
+            if "workers" in written():
+                raise reports.ReportError(
+                    f"--workers: for runs; {source} is a table, which one process reads: leave it"
+                    " out"
+                )
             folder = out or source.parent / "report"
             with tables.of(source):
                 rows = tables.read(source)

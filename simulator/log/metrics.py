@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -96,7 +98,7 @@ class Term:
     Attributes:
         name: its identity: terms of one name are summed once.
         columns: the log columns it needs; a log without them has no data for it.
-        of: `[rows]` bool or float contribution of each impression.
+        of: `[rows]` bool or float contribution of each impression; can be pickled.
         days: a step from the sums of all days `[..., days]` to the term's own value for each day
             `[..., days]`, or None: the sums themselves. A day that has no value (the last one has
             no successor) is 0 there.
@@ -192,7 +194,11 @@ class Metric:
 
 
 def _flag(column: str) -> Term:
-    return Term(column, (column,), lambda rows: rows[column] == 1)
+    return Term(column, (column,), partial(_yes, column))
+
+
+def _yes(column: str, rows: Rows) -> Array:
+    return np.asarray(rows[column] == 1)
 
 
 def _feedback(name: str) -> Metric:
@@ -202,7 +208,7 @@ def _feedback(name: str) -> Metric:
 
 def _sum_of(column: str) -> Term:
     """The sum of a column that is derived for every row (`stats.derived`)."""
-    return Term(column, (column,), lambda rows: rows[column])
+    return Term(column, (column,), itemgetter(column))
 
 
 def _ones(rows: Rows) -> Array:
@@ -222,11 +228,19 @@ def _with_successor(impressions: Array) -> Array:
     return result
 
 
+def _watched(rows: Rows) -> Array:
+    return np.nan_to_num(rows["watch"].astype(np.float64))
+
+
+def _played(rows: Rows) -> Array:
+    return np.asarray(rows["watch"] > 0)
+
+
 IMPRESSIONS = Term("impressions", ("t",), _ones)
-REQUESTS = Term("requests", ("t",), lambda rows: rows["opens_request"], visit=True)
-SESSIONS = Term("sessions", ("t",), lambda rows: rows["opens_session"], visit=True)
-WATCH = Term("watch", ("watch",), lambda rows: np.nan_to_num(rows["watch"].astype(np.float64)))
-PLAYS = Term("plays", ("watch",), lambda rows: rows["watch"] > 0)
+REQUESTS = Term("requests", ("t",), itemgetter("opens_request"), visit=True)
+SESSIONS = Term("sessions", ("t",), itemgetter("opens_session"), visit=True)
+WATCH = Term("watch", ("watch",), _watched)
+PLAYS = Term("plays", ("watch",), _played)
 CLICKS = _flag("click")
 RETURNED = Term("returned", ("t",), _ones, _followed, visit=True)
 ACTIVE_DAYS = Term("active_days", ("t",), _ones, _with_successor, visit=True)
@@ -302,14 +316,14 @@ def hit_rate(k: int) -> Metric:
     """Hits in the first `k` positions per request; with one held-out item per request this is HR@k
     (recall@k).
     """
-    hits = Term(
-        f"hits@{k}",
-        ("click", "position"),
-        lambda rows: (rows["click"] == 1) & (rows["position"] < k),
-    )
+    hits = Term(f"hits@{k}", ("click", "position"), partial(_hits, k))
     return Metric(
         f"hit_rate@{k}", f"clicks in the first {k} positions per request", "share", hits, REQUESTS
     )
+
+
+def _hits(k: int, rows: Rows) -> Array:
+    return np.asarray((rows["click"] == 1) & (rows["position"] < k))
 
 
 def ndcg(k: int) -> Metric:
@@ -318,14 +332,7 @@ def ndcg(k: int) -> Metric:
     A click counts the `policies.validation.discount` of its position. With one held-out item per
     request the ideal gain is 1, so this is NDCG@k.
     """
-
-    def gain(rows: Rows) -> Array:
-        from policies.validation import discount
-
-        position = rows["position"]
-        return np.where((rows["click"] == 1) & (position < k), discount(position), 0.0)
-
-    term = Term(f"ndcg@{k}", ("click", "position"), gain)
+    term = Term(f"ndcg@{k}", ("click", "position"), partial(_gain, k))
     return Metric(
         f"ndcg@{k}",
         f"discounted clicks in the first {k} positions per request",
@@ -333,6 +340,12 @@ def ndcg(k: int) -> Metric:
         term,
         REQUESTS,
     )
+
+
+def _gain(k: int, rows: Rows) -> Array:
+    from policies.validation import discount
+
+    return np.where(_hits(k, rows), discount(rows["position"]), 0.0)
 
 
 _SHOWN = {"shown": (IMPRESSIONS, "impression", "exposure"), "clicked": (CLICKS, "click", "click")}

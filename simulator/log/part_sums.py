@@ -23,6 +23,7 @@ from simulator.log.eventlog import EventLog, seal_of
 from simulator.log.files import FileError, load_arrays, save_arrays
 from simulator.log.ledger import REMEDY
 from simulator.log.schema import LogRows
+from simulator.log.store import address_of, place
 from simulator.log.workspace import Workspace
 
 FORM = 1
@@ -75,6 +76,10 @@ class KeptSums(Mapping[str, CellSums]):
     file: Path
     first: Mapping[str, int]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The copy of a store lies elsewhere on another machine.
+        return _kept_at, (address_of(self.file), dict(self.first))
+
     def __getitem__(self, name: str) -> CellSums:
         return self.some([name])[name]
 
@@ -92,6 +97,10 @@ class KeptSums(Mapping[str, CellSums]):
         """
         arrays = load_arrays(self.file, names)
         return {name: CellSums(self.first[name], arrays[name]) for name in names}
+
+
+def _kept_at(address: str, first: Mapping[str, int]) -> KeptSums:
+    return KeptSums(place(address), first)
 
 
 def some(sums: Sums, names: Collection[str]) -> Sums:

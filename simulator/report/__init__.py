@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from simulator.stats.choices import Choices
     from simulator.stats.margins import Margins
     from simulator.stats.priors import Prior
+    from simulator.stats.streamed import Map
 
 __all__ = ["ReportError", "find", "keep_lifts", "load", "refuse", "runtime", "save", "write"]
 
@@ -45,6 +46,7 @@ def write(
     priors: Mapping[str, Prior] | None = None,
     progress: Progress = silent,
     inspect: bool = False,
+    parts: Map = map,
 ) -> Content:
     """Gather everything from the log and write `report.json`, `report.md` and `report.html`, each
     by temporary name and rename.
@@ -70,6 +72,8 @@ def write(
         progress: called as (stage, steps done, steps, {}).
         inspect: hold every row of the log to the rules while it is read; a log that a run has just
             written, or that was validated, needs it not.
+        parts: computes what is said of the users of each part of the log, where they are many
+            (`simulator.run.over_parts`): speed only.
 
     Returns:
         What the three files say.
@@ -102,6 +106,7 @@ def write(
         roles=roles,
         priors=priors,
         inspect=inspect,
+        parts=parts,
     )
     content = replace(
         content,

@@ -70,8 +70,9 @@ from simulator.stats.predictions import with_predictions, without_predictions
 from simulator.stats.priors import Prior
 from simulator.stats.replication import Components
 from simulator.stats.rule import Rule
+from simulator.stats.streamed import Map
 from simulator.stats.tests import level_of_one
-from simulator.stats.unit_table import TableError, Unit, UnitTable
+from simulator.stats.unit_table import Array, TableError, Unit, UnitTable
 from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import FAMILIES, FAMILY, FAMILY_OF_ROLES, Lift, correction_in
 from simulator.stats.winners import Winner
@@ -155,6 +156,7 @@ def gather(
     arms: Sequence[str] = (),
     priors: Mapping[str, Prior] | None = None,
     inspect: bool = False,
+    parts: Map = map,
 ) -> Content:
     """Everything that the report says of a log, its arms in the order of `arms`. See
     `simulator.report.write`.
@@ -163,7 +165,7 @@ def gather(
     progress("report: sums", 0, 4, {})
     unsupplied = unknown_supply(meta)
     exposures = None if unsupplied else Exposures(meta, ItemFacts.of_log(log))
-    summed, counts = read(log, exposures, inspect=inspect)
+    summed, counts = read(log, exposures, inspect=inspect, parts=parts)
     sums, silent = answered(summed)
     declares = declarations(better, roles)
     guarded = () if margins is None else (*margins.guardrails, *margins.equivalence)
@@ -483,12 +485,17 @@ def answered(sums: UserDays) -> tuple[UserDays, tuple[str, ...]]:
     the names of those.
     """
     shown = np.zeros(len(sums.arms), dtype=bool)
-    for block in sums.blocks(["impressions"]):
-        shown |= block.terms["impressions"].any(axis=(1, 2))
+    for some in sums.mapped(_shown, ["impressions"]):
+        shown |= some
     if shown.all():
         return sums, ()
     left = sums.of_arms(np.flatnonzero(shown))
     return left, tuple(sums.arms[i] for i in np.flatnonzero(~shown))
+
+
+def _shown(days: UserDays) -> Array:
+    """Whether anybody has seen anything in each arm."""
+    return np.asarray(days.terms["impressions"].any(axis=(1, 2)))
 
 
 def _units(sums: UserDays, who: Comparison) -> dict[str, int]:

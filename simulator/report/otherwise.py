@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -162,15 +163,14 @@ class _Pair:
         """The lift of a quantile of users' sums, where there is one to speak of."""
         if self.metric in self.table.denominators:
             return self.by(name, note="a ratio metric has no quantiles of users")
-        stretches = contrasts.stretches(self.table, self.metric, self.control, self.arm)
-        why = quantiles.unfit_stretches(
-            lambda: ((base, other) for _, base, other in stretches()), level, min(self.sizes())
-        )
+        compared = self.table, self.metric, self.control, self.arm
+        over = partial(self.table.mapped, metrics=[self.metric])
+        values = contrasts.PairValues.of(*compared)
+        why = quantiles.unfit_over(over, values, level, min(self.sizes()))
         if why:
             return self.by(name, note=why)
-        base, other = self.values()
         paired = self.table.paired
-        return self.of_moments(name, quantiles.quantile_moments(base, other, level, paired=paired))
+        return self.of_moments(name, quantiles.moments_over(over, values, level, paired=paired))
 
     def stratified(self, group: str) -> Alternative:
         name = f"post-stratified by {group}"

@@ -15,13 +15,14 @@ from simulator.log.workspace import Workspace
 from simulator.report.counts import Counter, Counts
 from simulator.stats.exposures import Exposures, unknown_supply
 from simulator.stats.freshness import FreshSums
+from simulator.stats.streamed import Map
 from simulator.stats.units import UserSums
 from simulator.stats.user_days import UserDays
 from simulator.users.learned.support import SupportCounts, is_measured
 
 
 def read(
-    log: EventLog, exposures: Exposures | None, *, inspect: bool = False
+    log: EventLog, exposures: Exposures | None, *, inspect: bool = False, parts: Map = map
 ) -> tuple[UserDays, Counts]:
     """The sums and counts of a log.
 
@@ -29,12 +30,13 @@ def read(
         log: in KEY order.
         exposures: to be counted in the same pass; None: none.
         inspect: of `part_sums.add_up`.
+        parts: computes what is said of the parts of the log, where they are many.
 
     Raises:
         LogError, FileError: as `part_sums.add_up`.
         TableError, MetricError: as `stats.units.UserSums`.
     """
-    sums, counter = UserSums(log, streamed=True), Counter(log)
+    sums, counter = UserSums(log, streamed=parts), Counter(log)
     summing: list[Summing] = [sums, counter]
     if exposures is not None:
         summing.append(exposures)

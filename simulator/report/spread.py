@@ -4,7 +4,11 @@ does not show.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -20,35 +24,52 @@ def distributions(table: UnitTable, arms: Sequence[str]) -> tuple[Distribution, 
 
     A ratio metric's values are each unit's own ratio, of the units that have a denominator.
     """
-    rows: list[Distribution] = []
-    for name in table.metrics:
-        if name in table.numerators:
-            rows += _of_metric(table, name, arms)
-    return tuple(rows)
-
-
-def _of_metric(table: UnitTable, name: str, arms: Sequence[str]) -> Iterator[Distribution]:
-    def stretches() -> Iterator[dict[str, Floats]]:
-        for block in table.blocks([name]):
-            sums = {arm: block.sums(name, arm) for arm in arms}
-            yield {
-                arm: top if bottom is None else top[bottom > 0] / bottom[bottom > 0]
-                for arm, (top, bottom) in sums.items()
-            }
-
-    n, zeros = dict.fromkeys(arms, 0), dict.fromkeys(arms, 0)
-    total, largest = dict.fromkeys(arms, 0.0), dict.fromkeys(arms, -np.inf)
-    for stretch in stretches():
-        for arm, values in stretch.items():
-            n[arm] += len(values)
-            zeros[arm] += int(np.count_nonzero(values == 0))
-            total[arm] += float(values.sum())
-            largest[arm] = float(values.max(initial=largest[arm]))
-    sizes = {arm: n[arm] for arm in arms if n[arm]}
+    names = [name for name in table.metrics if name in table.numerators]
+    over, columns = partial(table.mapped, metrics=names), partial(_values, names, arms)
+    n: Counter[Key] = Counter()
+    zeros: Counter[Key] = Counter()
+    total, largest = defaultdict[Key, float](float), dict[Key, float]()
+    for stretch in over(partial(_figures, columns)):
+        for key, (size, none, whole, most) in stretch.items():
+            n[key] += size
+            zeros[key] += none
+            total[key] += whole
+            largest[key] = max(largest.get(key, -math.inf), most)
+    sizes = {key: size for key, size in n.items() if size}
     ranks = {
-        arm: [selection.rank(level, size) for level in QUANTILES] for arm, size in sizes.items()
+        key: [selection.rank(level, size) for level in QUANTILES] for key, size in sizes.items()
     }
-    found = selection.order_statistics(stretches, ranks, sizes)
-    for arm, size in sizes.items():
-        mean, share = total[arm] / size, zeros[arm] / size
-        yield Distribution(name, arm, size, mean, share, tuple(found[arm]), largest[arm])
+    found = selection.order_statistics(over, columns, ranks, sizes)
+    return tuple(
+        Distribution(
+            *key, size, total[key] / size, zeros[key] / size, tuple(found[key]), largest[key]
+        )
+        for key, size in sizes.items()
+    )
+
+
+Key = tuple[str, str]
+"""A metric and an arm."""
+
+
+def _values(
+    names: Sequence[str], arms: Sequence[str], table: UnitTable
+) -> Iterator[tuple[Key, Floats]]:
+    for key in product(names, arms):
+        top, bottom = table.sums(*key)
+        yield key, top if bottom is None else top[bottom > 0] / bottom[bottom > 0]
+
+
+def _figures(
+    columns: Callable[[UnitTable], Iterator[tuple[Key, Floats]]], table: UnitTable
+) -> dict[Key, tuple[int, int, float, float]]:
+    """How many values there are, how many of them are 0, their sum, and the largest one."""
+    return {
+        key: (
+            len(values),
+            int(np.count_nonzero(values == 0)),
+            float(values.sum()),
+            float(values.max(initial=-math.inf)),
+        )
+        for key, values in columns(table)
+    }

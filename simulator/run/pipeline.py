@@ -29,10 +29,12 @@ from simulator.log.files import FileError, save_mappable, write_text
 from simulator.log.ledger import fetch_all, here, present
 from simulator.log.metadata import HISTORY
 from simulator.log.notices import Notice
+from simulator.log.remote import KEPT
 from simulator.log.store import address_of, place
 from simulator.log.workspace import Lane, RunError, Workspace, save_catalogue
 from simulator.run import executors, held_out_clicks, machines, tasks
 from simulator.run.context import Job, context, fit_numbers
+from simulator.run.over_parts import parts_map
 from simulator.scenario import memory
 from simulator.scenario.model import Scenario
 from simulator.scenario.parts import Data, EngineSpec
@@ -134,7 +136,7 @@ def _run(
         )
         _include(outcome, inner, name)
     _draws(scenario, out, outcome, folder, resume, keep_going, progress)
-    fetch_all(out)
+    fetch_all(out, KEPT)
     log = EventLog.open(Workspace(out).log)
     outcome.runtime["wall seconds"] = time.monotonic() - start
     outcome.runtime["peak MiB"] = peak_memory() / 2**20
@@ -142,9 +144,12 @@ def _run(
         return outcome
     from simulator import report
 
-    outcome.report = report.write(
-        log, out, runtime=outcome.runtime, strict=strict, progress=progress
-    )
+    engine = scenario.engine
+    workers = engine.shards * len(scenario.arms)
+    with parts_map(engine.executor, workers, out) as parts:
+        outcome.report = report.write(
+            log, out, runtime=outcome.runtime, strict=strict, progress=progress, parts=parts
+        )
     return outcome
 
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -41,16 +43,13 @@ def pre_periods(table: UnitTable) -> dict[str, tuple[str, ...]]:
     if table.paired:
         return chosen
     predictions = {name for names in table.predicted.values() for name in names}
-    low: dict[str, np.float64] = {}
-    high: dict[str, np.float64] = {}
-    for block in table.blocks(()):
-        for name, column in block.covariates.items():
-            low[name] = np.minimum(low.get(name, np.inf), column.min(initial=np.inf))
-            high[name] = np.maximum(high.get(name, -np.inf), column.max(initial=-np.inf))
+    extents = list(table.mapped(_extents, ()))
     varied = [
         name
         for name in table.covariates
-        if high[name] > low[name] and not name.endswith(MISSING) and name not in predictions
+        if max(one[name][1] for one in extents) > min(one[name][0] for one in extents)
+        and not name.endswith(MISSING)
+        and name not in predictions
     ]
     own = {
         name: {name, *(term.name for term in metric.terms)}
@@ -63,6 +62,14 @@ def pre_periods(table: UnitTable) -> dict[str, tuple[str, ...]]:
             columns = [one for one in varied if one in past or one not in of_one]
             chosen[name] = table.predicted.get(name, _with_missing(table, columns))
     return {name: chosen[name] for name in table.metrics if chosen.get(name)}
+
+
+def _extents(table: UnitTable) -> dict[str, tuple[float, float]]:
+    """The least and the largest value of each pre-period column."""
+    return {
+        name: (float(column.min(initial=np.inf)), float(column.max(initial=-np.inf)))
+        for name, column in table.covariates.items()
+    }
 
 
 def declared_periods(table: UnitTable) -> dict[str, tuple[str, ...]]:
@@ -136,16 +143,12 @@ def post_stratified(
         )
     if group not in table.groups:
         raise TableError(f"no group {group!r} in this table; it has {list(table.groups)}")
-    places = {label: place for place, label in enumerate(table.levels(group))}
-    width = 1 + (metric in table.denominators)
-    samplers = {arm: moments.Sampler(width, len(places)) for arm in (control, treatment)}
-    for block in table.blocks([metric]):
-        names, codes = levels(block.groups[group])
-        strata = np.array([places[name] for name in names])[codes]
-        for arm, sampler in samplers.items():
-            columns = [column for column in block.sums(metric, arm) if column is not None]
-            sampler.add(columns, strata[block.assigned == table.arm(arm)])
-    labels, sides = list(places), [sampler.samples() for sampler in samplers.values()]
+    labels = table.levels(group)
+    found = [
+        list(table.mapped(partial(_by_stratum, metric, arm, group, labels), [metric]))
+        for arm in (control, treatment)
+    ]
+    sides = [[moments.together(parts) for parts in zip(*own, strict=True)] for own in found]
     for label, *both in zip(labels, *sides, strict=True):
         if sum(s.n for s in both) > 0 and min(s.n for s in both) < 2:
             raise TableError(
@@ -153,6 +156,19 @@ def post_stratified(
                 " an arm"
             )
     return stratified(sides[0], sides[1], 1 if metric in table.denominators else None)
+
+
+def _by_stratum(
+    metric: str, arm: str, group: str, labels: Sequence[Any], table: UnitTable
+) -> list[Sample]:
+    """The samples of one arm in each of all levels of a group."""
+    places = {label: place for place, label in enumerate(labels)}
+    names, codes = levels(table.groups[group])
+    strata = np.array([places[name] for name in names])[codes]
+    columns = [column for column in table.sums(metric, arm) if column is not None]
+    sampler = moments.Sampler(len(columns), len(places))
+    sampler.add(columns, strata[table.assigned == table.arm(arm)])
+    return sampler.samples()
 
 
 def stratified(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,10 +15,10 @@ import numpy.typing as npt
 from policies.elementary import exp, logs
 from simulator.stats import moments, passes, segments, tests, verdict
 from simulator.stats.adjustment import pre_periods
-from simulator.stats.contrasts import TableMoments, stretches
-from simulator.stats.moments import Floats, Moments, Sampler
+from simulator.stats.contrasts import PairValues, TableMoments
+from simulator.stats.moments import Floats, Moments, Sample
 from simulator.stats.randomise import Rate, draws, outcomes, split_pair
-from simulator.stats.unit_table import TableError, UnitTable
+from simulator.stats.unit_table import Array, TableError, UnitTable
 from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import Lift
 
@@ -210,12 +211,15 @@ def sequential_sample_ratio(days: UserDays) -> Check:
     if days.assigned is None or "impressions" not in days.terms:
         return Check(name, "green", "not applicable", "every user lives in every arm")
     k = len(days.arms)
-    new = np.zeros((k, days.days))
-    for block in days.blocks(["impressions"]):
-        active = block.terms["impressions"] > 0
-        first = np.where(active.any(axis=2), active.argmax(axis=2), days.days)
-        new += [np.bincount(first[a], minlength=days.days + 1)[: days.days] for a in range(k)]
+    new = sum(days.mapped(_new_users, ["impressions"]), np.zeros((k, days.days)))
     return sample_ratio_of_new(new, np.full(k, 1.0 / k))
+
+
+def _new_users(days: UserDays) -> Array:
+    """How many users come for the first time on each day, `[arms, days]`."""
+    active = days.terms["impressions"] > 0
+    first = np.where(active.any(axis=2), active.argmax(axis=2), days.days)
+    return np.array([np.bincount(of_arm, minlength=days.days + 1)[: days.days] for of_arm in first])
 
 
 def sample_ratio_of_new(new: Floats, shares: Floats) -> Check:
@@ -260,16 +264,14 @@ def balance(table: UnitTable, control: str) -> Check:
         return Check(
             name, "green", "same users", "paired: both arms have the same users with the same past"
         )
-    names = list(table.covariates)
-    samplers = {(name, arm): Sampler(1) for name in names for arm in table.arms}
-    for block in table.blocks(()):
-        for (name, arm), sampler in samplers.items():
-            sampler.add([block.covariates[name][block.assigned == table.arm(arm)]])
-    sides = {key: sampler.samples()[0] for key, sampler in samplers.items()}
-    spreads = passes.spreads(
-        lambda: ([block.covariates[name] for name in names] for block in table.blocks(())),
-        len(names),
-    )
+    names, over = list(table.covariates), partial(table.mapped, metrics=())
+    found = list(over(_pasts))
+    sides = {
+        (name, arm): moments.together(one[name, arm] for one in found)
+        for name in names
+        for arm in table.arms
+    }
+    spreads = passes.spreads(over, _covariates, len(names))
     pasts = []
     for covariate, spread in zip(names, spreads, strict=True):
         for arm in table.arms:
@@ -278,6 +280,19 @@ def balance(table: UnitTable, control: str) -> Check:
                 m = moments.split_moments(*both, 0, None)
                 pasts.append((f"{covariate} in {arm}", m, spread.deviation()))
     return balance_of(pasts)
+
+
+def _pasts(table: UnitTable) -> dict[tuple[str, str], Sample]:
+    """The sample of each pre-period column in each arm."""
+    return {
+        (name, arm): moments.sample([column[table.assigned == table.arm(arm)]])
+        for name, column in table.covariates.items()
+        for arm in table.arms
+    }
+
+
+def _covariates(table: UnitTable) -> list[Floats]:
+    return list(table.covariates.values())
 
 
 def balance_of(pasts: Sequence[tuple[str, Moments, float]]) -> Check:
@@ -332,10 +347,8 @@ def segment_balance(table: UnitTable) -> Check:
 
 def rare_events(table: UnitTable) -> Check:
     """Metrics with too few users with events for a t test to be taken on trust."""
-    counts = {metric: np.zeros(len(table.arms), dtype=np.int64) for metric in table.numerators}
-    for block in table.blocks():
-        for metric, found in counts.items():
-            found += [np.count_nonzero(block.sums(metric, arm)[0]) for arm in table.arms]
+    found = list(table.mapped(_with_events))
+    counts = {name: np.sum([one[name] for one in found], axis=0) for name in table.numerators}
     few = [f"{metric} ({n.min()})" for metric, n in counts.items() if n.min() < RARE]
     if not few:
         return Check(
@@ -351,6 +364,14 @@ def rare_events(table: UnitTable) -> Check:
     return Check(
         "rare events", "amber", f"fewer than {RARE} users with events: {', '.join(few)}", meaning
     )
+
+
+def _with_events(table: UnitTable) -> dict[str, Array]:
+    """By metric, units with any event in each arm."""
+    return {
+        metric: np.array([np.count_nonzero(table.sums(metric, arm)[0]) for arm in table.arms])
+        for metric in table.numerators
+    }
 
 
 def outliers(
@@ -407,32 +428,13 @@ def _without_one(
     moments.
     """
     metric, arm = row.metric, row.arm
-    values = stretches(table, metric, control, arm)
-
-    def sides() -> Iterator[list[list[Floats]]]:
-        """The columns of each sample, the last one that by which a unit's influence is told."""
-        for block, c, t in values():
-            if table.paired:
-                yield [[c, t, t - c]]
-                continue
-            here = [block.assigned == table.arm(name) for name in (control, arm)]
-            yield [
-                [v, *(block.covariates[one][own] for one in covariates), v]
-                for v, own in zip((c, t), here, strict=True)
-            ]
-
-    n_sides = 1 if table.paired else 2
-    centres = passes.spreads(lambda: ([side[-1] for side in block] for block in sides()), n_sides)
-    samplers = [Sampler(2 if table.paired else 1 + len(covariates)) for _ in centres]
-    most = [np.zeros((0, sampler.p + 1)) for sampler in samplers]
-    for block in sides():
-        for side, columns in enumerate(block):
-            samplers[side].add(columns[:-1])
-            score = np.abs(columns[-1] - centres[side].mean)
-            at = np.argpartition(score, -TOP)[-TOP:] if len(score) > TOP else slice(None)
-            own = np.column_stack([*(column[at] for column in columns[:-1]), score[at]])
-            most[side] = np.concatenate((most[side], own))
-    samples = [sampler.samples()[0] for sampler in samplers]
+    sides = _Sides(PairValues.of(table, metric, control, arm), tuple(covariates))
+    over = partial(table.mapped, metrics=[metric])
+    centres = passes.spreads(over, sides.scored, 1 if table.paired else 2)
+    found = list(over(partial(_most_influential, sides, [centre.mean for centre in centres])))
+    parts = [[one[side] for one in found] for side in range(len(centres))]
+    samples = [moments.together(sample for sample, _ in own) for own in parts]
+    most = [np.concatenate([units for _, units in own]) for own in parts]
     worst = [(side, own[i, :-1]) for side, own in enumerate(most) for i in _largest(own[:, -1])]
     for side, unit in worst:
         left = list(samples)
@@ -442,6 +444,50 @@ def _without_one(
         else:
             m = moments.split_moments(left[0], left[1], 0, None, range(1, 1 + len(covariates)))
         yield float(m.lift), float(tests.t_test(m, row.alternative).p)
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """The columns of the samples of a comparison in a stretch of a table: of the twins, or of each
+    arm.
+
+    Attributes:
+        values: that are compared.
+        covariates: that they are adjusted for.
+    """
+
+    values: PairValues
+    covariates: tuple[str, ...]
+
+    def __call__(self, table: UnitTable) -> list[list[Floats]]:
+        """The last column of a sample is that by which a unit's influence is told."""
+        c, t = self.values(table)
+        if table.paired:
+            return [[c, t, t - c]]
+        here = [table.assigned == table.arm(name) for name in self.values.arms]
+        return [
+            [v, *(table.covariates[one][own] for one in self.covariates), v]
+            for v, own in zip((c, t), here, strict=True)
+        ]
+
+    def scored(self, table: UnitTable) -> list[Floats]:
+        """The last columns."""
+        return [side[-1] for side in self(table)]
+
+
+def _most_influential(
+    sides: _Sides, centres: Sequence[float], table: UnitTable
+) -> list[tuple[Sample, Floats]]:
+    """Each sample of a stretch, and of its most influential units the columns and how far they are
+    from the centre, `[k, columns + 1]`.
+    """
+    found = []
+    for columns, centre in zip(sides(table), centres, strict=True):
+        score = np.abs(columns[-1] - centre)
+        at = np.argpartition(score, -TOP)[-TOP:] if len(score) > TOP else slice(None)
+        units = np.column_stack([*(column[at] for column in columns[:-1]), score[at]])
+        found.append((moments.sample(columns[:-1]), units))
+    return found
 
 
 def _largest(score: Floats) -> list[int]:

@@ -4,7 +4,9 @@ and resampling need.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +16,7 @@ from simulator.stats import moments, quantiles, quantities
 from simulator.stats.moments import Floats, Moments, Sample, Sampler
 from simulator.stats.quantities import ArmFigure
 from simulator.stats.replication import Replicated
-from simulator.stats.unit_table import Array, TableError, Unit, UnitTable
+from simulator.stats.unit_table import Array, TableError, Unit, UnitTable, mapped_together
 
 
 class Further(Protocol):
@@ -58,25 +60,41 @@ def values(table: UnitTable, metric: str, control: str, treatment: str) -> tuple
     return moments.linearised(top_c, bottom_c), moments.linearised(top_t, bottom_t)
 
 
-Stretches = Callable[[], Iterator[tuple[UnitTable, Floats, Floats]]]
-"""One more pass over the stretches of a table, with the values of the units of two arms in each."""
+Totals = tuple[int, float, float]
+"""Units of an arm, and the sums of their numerators and denominators (0 for a mean)."""
 
 
-def stretches(table: UnitTable, metric: str, control: str, treatment: str) -> Stretches:
-    """The same values, a stretch of the table at a time."""
-    arms = (control, treatment)
-    means: list[tuple[float, float]] = []
-    if metric in table.denominators:
-        totals = [_totals(table, metric, arm) for arm in arms]
-        means = [(above / max(n, 1), below / max(n, 1)) for n, above, below in totals]
+@dataclass(frozen=True)
+class PairValues:
+    """The same values of the units of a stretch of a table.
 
-    def values_of(block: UnitTable, side: int) -> Floats:
-        top, bottom = block.sums(metric, arms[side])
-        return top if bottom is None else moments.linearised_by(top, bottom, *means[side])
+    Attributes:
+        metric: by name.
+        arms: the two.
+        means: of a ratio metric, by arm, of all units' numerators and denominators.
+    """
 
-    return lambda: (
-        (block, values_of(block, 0), values_of(block, 1)) for block in table.blocks([metric])
-    )
+    metric: str
+    arms: tuple[str, str]
+    means: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(cls, table: UnitTable, metric: str, control: str, treatment: str) -> PairValues:
+        """Those of a table."""
+        arms = (control, treatment)
+        if metric not in table.denominators:
+            return cls(metric, arms, ())
+        (totals,) = _totals([table], metric, arms)
+        means = ((above / max(n, 1), below / max(n, 1)) for n, above, below in totals.values())
+        return cls(metric, arms, tuple(means))
+
+    def __call__(self, stretch: UnitTable) -> tuple[Floats, Floats]:
+        base, other = (self._of_arm(stretch, side) for side in (0, 1))
+        return base, other
+
+    def _of_arm(self, stretch: UnitTable, side: int) -> Floats:
+        top, bottom = stretch.sums(self.metric, self.arms[side])
+        return top if bottom is None else moments.linearised_by(top, bottom, *self.means[side])
 
 
 def alike(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[Floats, Floats]:
@@ -96,34 +114,46 @@ def alike(table: UnitTable, metric: str, control: str, treatment: str) -> tuple[
 
 
 def influences(table: UnitTable, metric: str, control: str, treatment: str) -> Floats:
-    """The influences of all units (`influence_stretches`), one after another."""
-    return np.concatenate(list(influence_stretches(table, metric, control, treatment)()))
+    """The influences of all units (`UnitInfluence`), one after another; of a figure that is no
+    mean, what its units or groups of them move.
+    """
+    if table.metrics[metric].is_figure:
+        base, other = (estimate(table, metric, arm).influence for arm in (control, treatment))
+        return other - base if table.paired else np.concatenate((-base, other))
+    (influence,) = UnitInfluence.of([table], metric, control, treatment)
+    return np.concatenate(list(table.mapped(influence, [metric])))
 
 
-def influence_stretches(
-    table: UnitTable, metric: str, control: str, treatment: str
-) -> Callable[[], Iterator[Floats]]:
+@dataclass(frozen=True)
+class UnitInfluence:
     """How much each unit of both arms moves the difference of their means or ratios, to first
-    order, a stretch of the table at a time: their squares add up to its variance.
+    order: their squares add up to its variance.
 
     (N_i - R D_i) / sum D, D_i = 1 for a mean (the gradient of `moments.ratio`): of twins the
     difference `[n]`, else both arms' units, the control's with a minus. Units of the same arms in
-    the same order give comparable vectors at every look. Of a figure that is no mean, what its
-    units or groups of them move.
+    the same order give comparable vectors at every look.
+
+    Attributes:
+        metric: by name.
+        totals: by arm, units and their sums (`_totals`); of the control first.
     """
 
-    def together(base: Floats, other: Floats) -> Floats:
-        return other - base if table.paired else np.concatenate((-base, other))
+    metric: str
+    totals: Mapping[str, Totals]
 
-    arms = (control, treatment)
-    if table.metrics[metric].is_figure:
-        whole = together(*(estimate(table, metric, arm).influence for arm in arms))
-        return lambda: iter([whole])
-    totals = {arm: _totals(table, metric, arm) for arm in arms}
-    return lambda: (
-        together(*(_influence(*block.sums(metric, arm), totals[arm]) for arm in arms))
-        for block in table.blocks([metric])
-    )
+    @classmethod
+    def of(
+        cls, tables: Sequence[UnitTable], metric: str, control: str, treatment: str
+    ) -> list[UnitInfluence]:
+        """Those of each of some tables of the same units."""
+        return [cls(metric, totals) for totals in _totals(tables, metric, (control, treatment))]
+
+    def __call__(self, stretch: UnitTable) -> Floats:
+        base, other = (
+            _influence(*stretch.sums(self.metric, arm), totals)
+            for arm, totals in self.totals.items()
+        )
+        return other - base if stretch.paired else np.concatenate((-base, other))
 
 
 def estimate(table: UnitTable, metric: str, arm: str) -> ArmFigure:
@@ -136,17 +166,33 @@ def estimate(table: UnitTable, metric: str, arm: str) -> ArmFigure:
     return quantiles.estimated(values, one.quantile, units)
 
 
-def _totals(table: UnitTable, metric: str, arm: str) -> tuple[int, float, float]:
-    """Units of an arm, and the sums of their numerators and denominators (0 for a mean)."""
-    n, above, below = 0, 0.0, 0.0
-    for block in table.blocks([metric]):
-        top, bottom = block.sums(metric, arm)
-        n, above = n + len(top), above + float(top.sum())
-        below += 0.0 if bottom is None else float(bottom.sum())
-    return n, above, below
+def _totals(
+    tables: Sequence[UnitTable], metric: str, arms: Sequence[str]
+) -> list[dict[str, Totals]]:
+    """By table and arm, what all stretches have together."""
+    found = list(mapped_together(tables, partial(_totals_of, metric, arms), [metric]))
+    return [
+        {arm: _added(totals[arm] for totals in of_table) for arm in arms}
+        for of_table in zip(*found, strict=True)
+    ]
 
 
-def _influence(top: Floats, bottom: Floats | None, totals: tuple[int, float, float]) -> Floats:
+def _totals_of(
+    metric: str, arms: Sequence[str], tables: Sequence[UnitTable]
+) -> list[dict[str, Totals]]:
+    return [{arm: _totals_in(*table.sums(metric, arm)) for arm in arms} for table in tables]
+
+
+def _totals_in(top: Floats, bottom: Floats | None) -> Totals:
+    return len(top), float(top.sum()), 0.0 if bottom is None else float(bottom.sum())
+
+
+def _added(totals: Iterable[Totals]) -> Totals:
+    n, above, below = (sum(one) for one in zip(*totals, strict=True))
+    return int(n), float(above), float(below)
+
+
+def _influence(top: Floats, bottom: Floats | None, totals: Totals) -> Floats:
     n, above, below = totals
     if bottom is None:
         return np.asarray((top - above / n) / n) if n else top
@@ -192,10 +238,10 @@ class TableMoments:
                 )
         names = [(m, half) for m in table.numerators for half in ("numerator", "denominator")]
         names = [(m, half) for m, half in names if half == "numerator" or m in table.denominators]
-        # What is the same array in a stretch is the same variable.
-        first = next(table.blocks())
+        # What is the same array is the same variable.
+        outline = table.outline
         arrays = {
-            key: id(_column(first, key)) for key in [*names, *((c, "covariate") for c in used)]
+            key: id(_column(outline, key)) for key in [*names, *((c, "covariate") for c in used)]
         }
         keys: dict[int, tuple[str, str]] = {}
         for key, array in arrays.items():
@@ -286,10 +332,9 @@ class TableMoments:
     def _arm(self, arm: str) -> Sample:
         table = self._table
         if not self._read:
-            sampler = Sampler(len(self._variables), len(table.arms))
-            for block in table.blocks():
-                sampler.add([_column(block, key) for key in self._variables], block.assigned)
-            self._read.update(zip(table.arms, sampler.samples(), strict=True))
+            found = list(table.mapped(partial(_by_arm, self._variables)))
+            samples = map(moments.together, zip(*found, strict=True))
+            self._read.update(zip(table.arms, samples, strict=True))
         return self._read[arm]
 
     def _pair(self) -> Sample:
@@ -297,13 +342,20 @@ class TableMoments:
         the second, ...
         """
         if "" not in self._read:
-            arms = range(len(self._table.arms))
-            sampler = Sampler(len(self._variables) * len(arms))
-            for block in self._table.blocks():
-                columns = [_column(block, key) for key in self._variables]
-                sampler.add([column[arm] for arm in arms for column in columns])
-            (self._read[""],) = sampler.samples()
+            found = self._table.mapped(partial(_of_all_arms, self._variables))
+            self._read[""] = moments.together(found)
         return self._read[""]
+
+
+def _by_arm(variables: Sequence[tuple[str, str]], stretch: UnitTable) -> list[Sample]:
+    sampler = Sampler(len(variables), len(stretch.arms))
+    sampler.add([_column(stretch, key) for key in variables], stretch.assigned)
+    return sampler.samples()
+
+
+def _of_all_arms(variables: Sequence[tuple[str, str]], stretch: UnitTable) -> Sample:
+    columns = [_column(stretch, key) for key in variables]
+    return moments.sample([column[arm] for arm in range(len(stretch.arms)) for column in columns])
 
 
 def _column(table: UnitTable, key: tuple[str, str]) -> Array:

@@ -8,7 +8,7 @@ may be arrays of one shape: many comparisons at once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -172,6 +172,24 @@ class Sampler:
             mean = self.shift + self.total / self.n[:, None]
             cov = _covariances(self.n, self.total, self.gram)
         return [Sample(int(self.n[g]), mean[g], cov[g]) for g in range(len(mean))]
+
+
+def together(parts: Iterable[Sample]) -> Sample:
+    """The sample of the units of all of some samples of the same variables: what is within them and
+    what is between (Chan, Golub & LeVeque, The American Statistician 1983). Of one it is that.
+    """
+    every = list(parts)
+    some = [part for part in every if part.n] or every[:1]
+    if len(some) == 1:
+        return some[0]
+    sizes = np.array([part.n for part in some])
+    n, means = sizes.sum(), np.stack([part.mean for part in some])
+    mean = means[0] + matmul(sizes / n, means - means[0])
+    away = (means - mean) * np.sqrt(sizes)[:, None]
+    gram = matmul(away.T, away)
+    for part in some:
+        gram += part.cov * (part.n - 1.0) if part.n > 1 else 0.0
+    return Sample(int(n), mean, gram / (n - 1.0))
 
 
 def sample(columns: Sequence[npt.NDArray[Any]]) -> Sample:

@@ -7,13 +7,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from simulator.stats.moments import Floats
 
-Pass = Callable[[], Iterator[Sequence[Floats]]]
-"""One more pass over some columns, a stretch at a time."""
+Pass = Callable[[Callable[[Any], Any]], Iterator[Any]]
+"""One more pass over some units: what a function that can be pickled says of each stretch of them
+(`UnitTable.mapped`).
+"""
+
+Columns = Callable[[Any], Sequence[Floats]]
+"""Some columns of a stretch."""
 
 
 @dataclass(frozen=True)
@@ -42,20 +49,33 @@ class ColumnSpread:
         return np.asarray((values - self.mean) / self.deviation())
 
 
-def spreads(stretches: Pass, k: int) -> list[ColumnSpread]:
+def spreads(over: Pass, columns: Columns, k: int) -> list[ColumnSpread]:
     """The spread of each of `k` columns, in two passes."""
     sizes, sums, squares = np.zeros(k, dtype=np.int64), np.zeros(k), np.zeros(k)
     low, high = np.full(k, np.inf), np.full(k, -np.inf)
-    for columns in stretches():
-        for i, column in enumerate(columns):
-            sizes[i] += len(column)
-            sums[i] += column.sum()
-            low[i] = column.min(initial=low[i])
-            high[i] = column.max(initial=high[i])
+    for n, total, least, most in over(partial(_extent, columns)) if k else ():
+        sizes += n
+        sums += total
+        low, high = np.minimum(low, least), np.maximum(high, most)
     with np.errstate(invalid="ignore"):
         means = sums / sizes
-    for columns in stretches():
-        for i, column in enumerate(columns):
-            squares[i] += np.square(column - means[i]).sum()
+    for found in over(partial(_squares, columns, means)) if k else ():
+        squares += found
     found = zip(*(one.tolist() for one in (sizes, means, squares, low, high)), strict=True)
     return [ColumnSpread(*one) for one in found]
+
+
+def _extent(columns: Columns, stretch: Any) -> tuple[Any, ...]:
+    """Of each column how many values, their sum, the least and the largest one."""
+    own = columns(stretch)
+    return (
+        np.array([len(column) for column in own], dtype=np.int64),
+        np.array([column.sum() for column in own], dtype=np.float64),
+        np.array([column.min(initial=np.inf) for column in own]),
+        np.array([column.max(initial=-np.inf) for column in own]),
+    )
+
+
+def _squares(columns: Columns, means: Floats, stretch: Any) -> Floats:
+    pairs = zip(columns(stretch), means, strict=True)
+    return np.array([np.square(column - mean).sum() for column, mean in pairs])

@@ -5,8 +5,8 @@ formula and by simulation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -16,7 +16,6 @@ from policies.products import matmul
 from simulator.stats import contrasts, passes, tests
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.checks import intended
-from simulator.stats.contrasts import stretches
 from simulator.stats.intervals import Side, quantile
 from simulator.stats.moments import Floats
 from simulator.stats.quadrature import legendre
@@ -245,32 +244,22 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
     if metric not in table.numerators:
         raise PowerError(f"{metric}: no data")
     other = treatment if treatment is not None else next(a for a in table.arms if a != control)
-    values = stretches(table, metric, control, other)
     past = _past(table, metric, control, lambda: contrasts.values(table, metric, control, other)[0])
-
-    def columns() -> Iterator[list[Floats]]:
-        """Of the control's units the values, the difference of twins, and the past."""
-        for block, base, answers in values():
-            twins = [answers - base] if table.paired else []
-            yield [base, *twins, *([] if past is None else [past(block)])]
-
-    spreads = passes.spreads(columns, 1 + table.paired + (past is not None))
+    columns = _PilotColumns(contrasts.PairValues.of(table, metric, control, other), past)
+    over = partial(table.mapped, metrics=[metric])
+    spreads = passes.spreads(over, columns, 1 + table.paired + (past is not None))
     base, n = spreads[0], spreads[0].n
     sd, correlation = base.deviation(1), None
     difference = spreads[1].deviation(1) if table.paired and n > 1 else 0.0
     if past is not None and base.high > base.low:
-        products = (matmul(base.standard(c[0]), spreads[-1].standard(c[-1])) for c in columns())
+        products = over(partial(_product, columns, base, spreads[-1]))
         correlation = float(np.clip(sum(products) / n, -0.999999, 0.999999))
-    residuals: dict[PlanName, Callable[[list[Floats]], Floats]] = {}
-    if sd > 0:
-        residuals["split"] = lambda c: c[0] - base.mean
-    if difference:
-        residuals["paired"] = lambda c: c[1] - spreads[1].mean
-    if correlation is not None:
-        residuals["cuped"] = lambda c: (
-            base.standard(c[0]) - correlation * spreads[-1].standard(c[-1])
-        )
-    errors = _log_errors(columns, residuals, base) if base.mean else {}
+    designs: list[PlanName] = []
+    designs += ["split"] if sd > 0 else []
+    designs += ["paired"] if difference else []
+    designs += ["cuped"] if correlation is not None else []
+    residuals = _Residuals(columns, tuple(designs), tuple(spreads), correlation or 0.0)
+    errors = _log_errors(over, residuals) if base.mean else {}
     return Pilot(metric, base.mean, sd, difference or None, correlation, n, errors)
 
 
@@ -282,12 +271,44 @@ def past_of(table: UnitTable, metric: str, control: str, base: Floats) -> Floats
     column = _past(table, metric, control, lambda: base)
     if column is None:
         return None
-    return np.concatenate([column(block) for block in table.blocks(())])
+    return np.concatenate(list(table.mapped(column, ())))
+
+
+@dataclass(frozen=True)
+class _PastOf:
+    """What an arm's users of a stretch had before the test.
+
+    Attributes:
+        arm: by name.
+        names: the columns.
+        spreads: of several columns, of all the arm's users.
+        slopes: of several columns, what each standardised one counts in their sum.
+    """
+
+    arm: str
+    names: tuple[str, ...]
+    spreads: tuple[passes.ColumnSpread, ...] = ()
+    slopes: Floats | None = None
+
+    def columns(self, table: UnitTable) -> list[Floats]:
+        """Each of the columns `[n]`."""
+        own = slice(None) if table.assigned is None else table.assigned == table.arm(self.arm)
+        return [np.asarray(table.covariates[name], dtype=np.float64)[own] for name in self.names]
+
+    def standard(self, table: UnitTable) -> Floats:
+        """The columns with mean 0 and standard deviation 1, `[n, columns]`."""
+        pairs = zip(self.spreads, self.columns(table), strict=True)
+        return np.stack([spread.standard(own) for spread, own in pairs], axis=1)
+
+    def __call__(self, table: UnitTable) -> Floats:
+        if self.slopes is None:
+            return self.columns(table)[0]
+        return np.asarray(matmul(self.standard(table), self.slopes[:, None])[:, 0])
 
 
 def _past(
     table: UnitTable, metric: str, control: str, base: Callable[[], Floats]
-) -> Callable[[UnitTable], Floats] | None:
+) -> _PastOf | None:
     """The same of a stretch of the table; `base` is asked for where there are several columns."""
     declared = table.metrics[metric].covariates
     names: Sequence[str] = pre_periods(table).get(metric, ())
@@ -296,53 +317,97 @@ def _past(
         names = [name for name in declared or () if name in table.covariates]
         if declared is None and metric in table.covariates:
             names = [metric]
-
-    def columns(block: UnitTable) -> list[Floats]:
-        own = slice(None) if block.assigned is None else block.assigned == block.arm(control)
-        return [np.asarray(block.covariates[name], dtype=np.float64)[own] for name in names]
-
-    spreads = passes.spreads(lambda: map(columns, table.blocks(())), len(names))
-    varied = [i for i, spread in enumerate(spreads) if spread.high > spread.low]
+    over, past = partial(table.mapped, metrics=()), _PastOf(control, tuple(names))
+    spreads = passes.spreads(over, past.columns, len(names))
+    varied = {name: one for name, one in zip(names, spreads, strict=True) if one.high > one.low}
+    past = replace(past, names=tuple(varied), spreads=tuple(varied.values()))
     if len(varied) <= 1:
-        return (lambda block: columns(block)[varied[0]]) if varied else None
-
-    def standard(block: UnitTable) -> Floats:
-        own = columns(block)
-        return np.stack([spreads[i].standard(own[i]) for i in varied], axis=1)
-
-    values = base()
-    whole = np.concatenate([standard(block) for block in table.blocks(())])
+        return past if varied else None
+    values, whole = base(), np.concatenate(list(over(past.standard)))
     slopes = np.linalg.lstsq(whole, values - values.mean(), rcond=None)[0]
     if not np.ptp(matmul(whole, slopes[:, None])) > 0:
         return None
-    return lambda block: np.asarray(matmul(standard(block), slopes[:, None])[:, 0])
+    return replace(past, slopes=slopes)
 
 
-def _log_errors(
-    columns: Callable[[], Iterator[list[Floats]]],
-    residuals: Mapping[PlanName, Callable[[list[Floats]], Floats]],
-    values: passes.ColumnSpread,
-) -> dict[PlanName, float]:
+@dataclass(frozen=True)
+class _PilotColumns:
+    """Of the control's units in a stretch the values, the difference of twins, and the past."""
+
+    values: contrasts.PairValues
+    past: _PastOf | None
+
+    def __call__(self, table: UnitTable) -> list[Floats]:
+        base, answers = self.values(table)
+        twins = [answers - base] if table.paired else []
+        return [base, *twins, *([] if self.past is None else [self.past(table)])]
+
+
+def _product(
+    columns: _PilotColumns,
+    base: passes.ColumnSpread,
+    past: passes.ColumnSpread,
+    table: UnitTable,
+) -> float:
+    """The sum of the products of standardised values and pasts."""
+    first, *_, last = columns(table)
+    return float(matmul(base.standard(first), past.standard(last)))
+
+
+@dataclass(frozen=True)
+class _Residuals:
+    """What designs leave of the values of units in a stretch, whose squares are their variance.
+
+    Attributes:
+        columns: of a stretch.
+        designs: by name.
+        spreads: of each of the columns.
+        correlation: of the first one and the last one, the past.
+    """
+
+    columns: _PilotColumns
+    designs: tuple[PlanName, ...]
+    spreads: tuple[passes.ColumnSpread, ...]
+    correlation: float
+
+    def of(self, own: Sequence[Floats]) -> list[Floats]:
+        """Those of each design, of the columns of a stretch."""
+        return [self._of_design(design, own) for design in self.designs]
+
+    def _of_design(self, design: PlanName, own: Sequence[Floats]) -> Floats:
+        base, past = self.spreads[0], self.spreads[-1]
+        if design == "split":
+            return own[0] - base.mean
+        if design == "paired":
+            return own[1] - self.spreads[1].mean
+        return np.asarray(base.standard(own[0]) - self.correlation * past.standard(own[-1]))
+
+    def squares(self, table: UnitTable) -> Floats:
+        """The sum of the squares of each design."""
+        return np.array([np.square(own).sum() for own in self.of(self.columns(table))])
+
+
+def _log_errors(over: passes.Pass, residuals: _Residuals) -> dict[PlanName, float]:
     """Standard errors of log(variance / mean^2), to which the users that a lift needs are
     proportional: by the delta method, each user i adds r_i^2 / s^2 - 1 - 2 (z_i - m) / m over n,
-    r_i the `residuals` of a design in a stretch of `columns`, of which z_i are the first.
+    r_i the residual of a design and z_i the value.
     """
-    variances = dict.fromkeys(residuals, 0.0)
-    for c in columns():
-        for design, own in residuals.items():
-            variances[design] += float(np.square(own(c)).sum()) / values.n
-
-    def influences() -> Iterator[list[Floats]]:
-        for c in columns():
-            away = 2.0 * (c[0] - values.mean) / values.mean
-            yield [
-                np.square(own(c)) / variances[design] - 1.0 - away
-                for design, own in residuals.items()
-            ]
-
-    spreads = passes.spreads(influences, len(residuals))
+    if not residuals.designs:
+        return {}
+    values = residuals.spreads[0]
+    variances = sum(found / values.n for found in over(residuals.squares))
+    influences = partial(_log_influences, residuals, variances)
+    spreads = passes.spreads(over, influences, len(residuals.designs))
     root = np.sqrt(values.n)
-    return {d: float(one.deviation(1) / root) for d, one in zip(residuals, spreads, strict=True)}
+    pairs = zip(residuals.designs, spreads, strict=True)
+    return {design: float(one.deviation(1) / root) for design, one in pairs}
+
+
+def _log_influences(residuals: _Residuals, variances: Floats, table: UnitTable) -> list[Floats]:
+    own, values = residuals.columns(table), residuals.spreads[0]
+    away = 2.0 * (own[0] - values.mean) / values.mean
+    pairs = zip(residuals.of(own), variances, strict=True)
+    return [np.square(one) / variance - 1.0 - away for one, variance in pairs]
 
 
 def power(

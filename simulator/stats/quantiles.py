@@ -8,8 +8,9 @@ jumps to the next, and no normal theory holds for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from policies.elementary import exps
 from policies.products import matmul
 from simulator.stats import selection
 from simulator.stats.moments import Floats, Moments
+from simulator.stats.passes import Pass
 from simulator.stats.quantities import ArmFigure
 from simulator.stats.randomise import Outcomes
 
@@ -176,28 +178,26 @@ def unfit(control: Floats, treatment: Floats, level: float, n: int) -> str:
     many users share one value (counts of few events) it stays there or jumps to the next; audited,
     tests and intervals then err either way.
     """
-    return unfit_stretches(lambda: iter([(control, treatment)]), level, n)
+    return unfit_over(lambda function: iter([function((control, treatment))]), tuple, level, n)
 
 
-def unfit_stretches(
-    stretches: Callable[[], Iterator[tuple[Floats, Floats]]], level: float, n: int
+def unfit_over(
+    over: Pass, values: Callable[[Any], tuple[Floats, Floats]], level: float, n: int
 ) -> str:
-    """The same of values that come in stretches, each pass over them anew."""
+    """The same of the `values` of both arms in stretches of the units."""
     if n * min(level, 1.0 - level) < ENOUGH:
         return f"fewer than {ENOUGH} users beyond it"
     error = np.sqrt(level * (1.0 - level) / n)
-    sizes = np.sum([[len(values) for values in both] for both in stretches()], axis=0).tolist()
+    sizes = np.sum(list(over(partial(_sizes, values))), axis=0).tolist()
     found = selection.order_statistics(
-        lambda: (dict(enumerate(both)) for both in stretches()),
+        over,
+        partial(_by_side, values),
         {side: [selection.rank(level, size)] for side, size in enumerate(sizes)},
         dict(enumerate(sizes)),
     )
     heres = [found[side][0] for side in range(len(sizes))]
-    ties = [
-        [np.count_nonzero(values == here) for values, here in zip(both, heres, strict=True)]
-        for both in stretches()
-    ]
-    for here, same, size in zip(heres, np.sum(ties, axis=0).tolist(), sizes, strict=True):
+    ties = np.sum(list(over(partial(_ties, values, heres))), axis=0).tolist()
+    for here, same, size in zip(heres, ties, sizes, strict=True):
         if here == 0:
             return "that quantile of users has no events"
         tied = (same - 1) / size
@@ -274,23 +274,104 @@ class _Curve:
             index[missing] += step
 
 
+def _sizes(values: Callable[[Any], tuple[Floats, Floats]], stretch: Any) -> list[int]:
+    return [len(side) for side in values(stretch)]
+
+
+def _by_side(
+    values: Callable[[Any], tuple[Floats, Floats]], stretch: Any
+) -> list[tuple[int, Floats]]:
+    return list(enumerate(values(stretch)))
+
+
+def _ties(
+    values: Callable[[Any], tuple[Floats, Floats]], heres: Sequence[float], stretch: Any
+) -> list[int]:
+    """How many units of each arm have one value."""
+    pairs = zip(values(stretch), heres, strict=True)
+    return [int(np.count_nonzero(side == here)) for side, here in pairs]
+
+
 def quantile_moments(control: Floats, treatment: Floats, level: float, *, paired: bool) -> Moments:
     """Moments of the `level` mid-quantile of users in both arms; variance NaN where a sample has no
     spread there. df are infinite.
     """
-    ones = np.ones((max(len(control), len(treatment)), 1))
+    both = (control, treatment)
+    return moments_over(lambda function: iter([function(both)]), tuple, level, paired=paired)
+
+
+def moments_over(
+    over: Pass, values: Callable[[Any], tuple[Floats, Floats]], level: float, *, paired: bool
+) -> Moments:
+    """The same of the `values` of both arms in stretches of the units. The mid-quantile and its
+    spread rest on the values around it alone: no others are put together.
+    """
+    sizes = np.sum(list(over(partial(_sizes, values))), axis=0).tolist()
+    ends = _ends_around(over, values, level, sizes)
+    found = list(over(partial(_near, values, ends)))
+    sides = []
+    for side in range(len(sizes)):
+        near, counts = map(np.concatenate, zip(*(one[side] for one in found), strict=True))
+        distinct, index = np.unique(near, return_inverse=True)
+        weights = np.bincount(index, counts, len(distinct))
+        sides.append(mid_quantile(distinct, weights[:, None], level))
+    many = _independent(*sides)
     if paired:
-        many = _twins(control, treatment, ones[: len(control)], level)
-    else:
-        many = _independent(
-            mid_quantile(control, ones[: len(control)], level),
-            mid_quantile(treatment, ones[: len(treatment)], level),
-        )
+        products = np.sum(list(over(partial(_products_of_scores, values, sides))), axis=0)
+        many = _of_twins(sides[0], sides[1], products, level)
     c, t, var_c, var_t, cov = (
         float(np.ravel(v)[0])
         for v in (many.control, many.treatment, many.var_control, many.var_treatment, many.cov)
     )
-    return Moments(c, t, var_c, var_t, cov, np.inf, len(control), len(treatment), paired)
+    return Moments(c, t, var_c, var_t, cov, np.inf, sizes[0], sizes[1], paired)
+
+
+def _ends_around(
+    over: Pass,
+    values: Callable[[Any], tuple[Floats, Floats]],
+    level: float,
+    sizes: Sequence[int],
+) -> list[tuple[float, float]]:
+    """Of each arm the ends of the values at whose levels `mid_quantile` looks: the variance of a
+    score with mean q is q (1 - q) at most.
+    """
+    ranks = {}
+    for side, n in enumerate(sizes):
+        reach = -NODES[0] * np.sqrt(level * (1.0 - level) / max(n - 1, 1)) * n + 1.0
+        low, high = np.floor(level * n - reach), np.ceil(level * n + reach)
+        ranks[side] = np.clip([low, high], 0, n - 1).astype(np.int64).tolist() if n else []
+    found = selection.order_statistics(
+        over, partial(_by_side, values), ranks, dict(enumerate(sizes))
+    )
+    return [(own[0], own[1]) if own else (np.nan, np.nan) for own in found.values()]
+
+
+def _near(
+    values: Callable[[Any], tuple[Floats, Floats]],
+    ends: Sequence[tuple[float, float]],
+    stretch: Any,
+) -> list[tuple[Floats, Floats]]:
+    """Of each arm the values between the ends and the next one on each side, with their counts;
+    those beyond count as infinite.
+    """
+    found = []
+    for side, (low, high) in zip(values(stretch), ends, strict=True):
+        first = side[side < low].max(initial=-np.inf)
+        last = side[side > high].min(initial=np.inf)
+        inside = side[(side >= first) & (side <= last)]
+        near, counts = np.unique(inside, return_counts=True)
+        beyond = np.array([np.count_nonzero(side < first), np.count_nonzero(side > last)])
+        every = np.concatenate((near, [-np.inf, np.inf])), np.concatenate((counts, beyond))
+        some = every[1] > 0
+        found.append((every[0][some], every[1][some].astype(np.float64)))
+    return found
+
+
+def _products_of_scores(
+    values: Callable[[Any], tuple[Floats, Floats]], sides: Sequence[MidQuantile], stretch: Any
+) -> Floats:
+    own = [one.scores(side) for one, side in zip(sides, values(stretch), strict=True)]
+    return np.asarray(np.einsum("nr,nr,nr->r", np.ones(own[0].shape), *own))
 
 
 def estimated(
@@ -357,9 +438,13 @@ def _twins(control: Floats, treatment: Floats, weights: Weights, level: float) -
     & Rao, "Joint asymptotic distribution of marginal quantiles", Journal of Multivariate Analysis
     1988, for values that differ)."""
     c, t = (mid_quantile(v, weights, level) for v in (control, treatment))
-    together = (
-        np.einsum("nr,nr,nr->r", weights, c.scores(control), t.scores(treatment)) / c.n - level**2
-    )
+    products = np.einsum("nr,nr,nr->r", weights, c.scores(control), t.scores(treatment))
+    return _of_twins(c, t, products, level)
+
+
+def _of_twins(c: MidQuantile, t: MidQuantile, products: Floats, level: float) -> Moments:
+    """The same of the sums `[R]` of the products of twins' scores."""
+    together = products / c.n - level**2
     with np.errstate(invalid="ignore"):
         cov = c.slope * t.slope * together / (c.n - 1.0)
         var_c, var_t = (np.square(m.slope) * m.variance for m in (c, t))

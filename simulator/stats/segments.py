@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -137,13 +138,8 @@ def dependence(table: UnitTable) -> dict[str, float]:
     by_group = {}
     for group in table.groups:
         counted: dict[Any, Array] = defaultdict(lambda: np.zeros(len(table.arms), dtype=np.int64))
-        for block in table.blocks(()):
-            assert block.assigned is not None
-            here = block.assigned >= 0
-            names, codes = levels(block.groups[group][here])
-            cells = codes * len(table.arms) + block.assigned[here]
-            found = np.bincount(cells, minlength=len(names) * len(table.arms))
-            for name, row in zip(names, found.reshape(len(names), -1), strict=True):
+        for found in table.mapped(partial(_by_level, group), ()):
+            for name, row in found.items():
                 counted[name] += row
         counts = np.array([counted[name] for name in sorted(counted)])
         rare = counts.sum(axis=1) < LEAST
@@ -154,6 +150,16 @@ def dependence(table: UnitTable) -> dict[str, float]:
         else:
             by_group[group] = 1.0
     return dict(zip(by_group, adjust(np.array(list(by_group.values()))).tolist(), strict=True))
+
+
+def _by_level(group: str, table: UnitTable) -> dict[Any, Array]:
+    """How many units of each level are in each arm."""
+    assert table.assigned is not None
+    here = table.assigned >= 0
+    names, codes = levels(table.groups[group][here])
+    cells = codes * len(table.arms) + table.assigned[here]
+    found = np.bincount(cells, minlength=len(names) * len(table.arms))
+    return dict(zip(names, found.reshape(len(names), -1), strict=True))
 
 
 def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:

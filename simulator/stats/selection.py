@@ -6,12 +6,15 @@ selection", Communications of the ACM 1975).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from simulator.stats.passes import Pass
 
 SAMPLED = 1 << 16
 """Values of a column that bracket its order statistics."""
@@ -22,8 +25,8 @@ WIDTH = 5.0
 Values = npt.NDArray[Any]
 K = TypeVar("K", bound=Hashable)
 
-Pass = Callable[[], Iterator[Mapping[Any, Values]]]
-"""One more pass over the values of every column, a stretch at a time."""
+Columns = Callable[[Any], Iterable[tuple[Any, Values]]]
+"""The values of every column in a stretch, one column after the other."""
 
 
 def rank(level: float, size: int) -> int:
@@ -33,13 +36,13 @@ def rank(level: float, size: int) -> int:
     return max(math.ceil(level * size - 1.0), 0)
 
 
-def quantiles(
-    stretches: Callable[[], Iterator[Values]], levels: Sequence[float], size: int
-) -> list[float]:
-    """Quantiles of `size` values as NumPy has them by default, between two order statistics."""
+def quantiles(over: Pass, column: Any, levels: Sequence[float], size: int) -> list[float]:
+    """Quantiles of the `size` values of a column as NumPy has them by default, between two order
+    statistics.
+    """
     places = [level * (size - 1) for level in levels]
     ranks = [rank for place in places for rank in (int(place), min(int(place) + 1, size - 1))]
-    found = order_statistics(lambda: ({0: one} for one in stretches()), {0: ranks}, {0: size})[0]
+    found = order_statistics(over, partial(_alone, column), {0: ranks}, {0: size})[0]
     pairs = zip(found[::2], found[1::2], strict=True)
     return [
         float(np.quantile(pair, place - int(place)))
@@ -66,6 +69,13 @@ class _Bracket:
             between = values[(values > self.low) & (values < self.high)]
             self.inside.append(np.unique(between, return_counts=True))
 
+    def join(self, other: _Bracket) -> None:
+        """Add what another one of the same ends has."""
+        self.below += other.below
+        self.at_low += other.at_low
+        self.at_high += other.at_high
+        self.inside += other.inside
+
     def value(self, rank: int) -> float | None:
         """The value of this rank, from 0; None where it is beyond the ends."""
         inside = [np.concatenate(parts) for parts in zip(*self.inside, strict=True)]
@@ -81,18 +91,16 @@ class _Bracket:
 
 
 def order_statistics(
-    stretches: Pass, ranks: Mapping[K, Sequence[int]], sizes: Mapping[K, int]
+    over: Pass, columns: Columns, ranks: Mapping[K, Sequence[int]], sizes: Mapping[K, int]
 ) -> dict[K, list[float]]:
     """The values of some `ranks` (from 0) of every column, of as many values as its size."""
-    sampled: dict[K, list[Values]] = {key: [] for key in ranks}
-    passed = dict.fromkeys(ranks, 0)
-    for stretch in stretches():
-        for key in ranks:
-            step = -(-sizes[key] // SAMPLED)
-            sampled[key].append(stretch[key][-passed[key] % step :: step])
-            passed[key] += len(stretch[key])
+    if not ranks:
+        return {}
+    steps = {key: -(-sizes[key] // SAMPLED) for key in ranks}
+    parts = list(over(partial(_sampled, columns, steps)))
     samples = {
-        key: np.sort(np.concatenate(parts)).astype(np.float64) for key, parts in sampled.items()
+        key: np.sort(np.concatenate([part[key] for part in parts])).astype(np.float64)
+        for key in ranks
     }
     found: dict[K, list[float | None]] = {key: [None] * len(own) for key, own in ranks.items()}
     width = WIDTH
@@ -100,13 +108,35 @@ def order_statistics(
         brackets = {
             (key, i): _bracket(samples[key], ranks[key][i] / sizes[key], width) for key, i in wanted
         }
-        for stretch in stretches():
-            for (key, _), bracket in brackets.items():
-                bracket.add(stretch[key])
+        ends = {place: (bracket.low, bracket.high) for place, bracket in brackets.items()}
+        for counted in over(partial(_counted, columns, ends)):
+            for place, bracket in brackets.items():
+                bracket.join(counted[place])
         for (key, i), bracket in brackets.items():
             found[key][i] = bracket.value(ranks[key][i])
         width *= 4.0
     return {key: [v for v in own if v is not None] for key, own in found.items()}
+
+
+def _alone(column: Callable[[Any], Values], stretch: Any) -> list[tuple[int, Values]]:
+    return [(0, column(stretch))]
+
+
+def _sampled(columns: Columns, steps: Mapping[K, int], stretch: Any) -> dict[K, Values]:
+    """Every so many of the values of a stretch."""
+    return {key: values[:: steps[key]] for key, values in columns(stretch) if key in steps}
+
+
+def _counted(
+    columns: Columns, ends: Mapping[tuple[K, int], tuple[float, float]], stretch: Any
+) -> dict[tuple[K, int], _Bracket]:
+    """The values of a stretch by what brackets them."""
+    found = {place: _Bracket(*both) for place, both in ends.items()}
+    for key, values in columns(stretch):
+        for place, bracket in found.items():
+            if place[0] == key:
+                bracket.add(values)
+    return found
 
 
 def _bracket(sample: Values, level: float, width: float) -> _Bracket:

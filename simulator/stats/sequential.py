@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -18,10 +19,10 @@ import numpy as np
 from policies.elementary import exps, log, log1p, logs, logs1p
 from policies.products import matmul
 from simulator.stats import intervals, tests
-from simulator.stats.contrasts import TableMoments, influence_stretches
+from simulator.stats.contrasts import TableMoments, UnitInfluence, influences
 from simulator.stats.moments import Floats, Moments, Number
 from simulator.stats.spending import ALPHA, boundaries
-from simulator.stats.unit_table import UnitTable
+from simulator.stats.unit_table import UnitTable, mapped_together
 from simulator.stats.user_days import UserDays
 
 Rule = Literal["always_valid", "obrien_fleming", "pocock"]
@@ -159,13 +160,33 @@ def successive(tables: Sequence[UnitTable], metric: str, control: str, treatment
     """Correlations `[looks - 1]` of a comparison's estimate at successive looks, from the same
     units' values; NaN without variance.
     """
-    moved = [influence_stretches(table, metric, control, treatment) for table in tables]
+    compared = metric, control, treatment
+    if tables[0].metrics[metric].is_figure:
+        found = iter([_products([influences(table, *compared) for table in tables])])
+    else:
+        moved = UnitInfluence.of(tables, *compared)
+        found = mapped_together(tables, partial(_moved_products, moved), [metric])
     own, both = np.zeros(len(tables)), np.zeros(max(len(tables) - 1, 0))
-    for stretch in zip(*(one() for one in moved), strict=True):
-        own += [matmul(here, here) for here in stretch]
-        both += [matmul(before, here) for before, here in pairwise(stretch)]
+    for squares, products in found:
+        own += squares
+        both += products
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(both / np.sqrt(own[:-1] * own[1:]))
+
+
+def _products(of_looks: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Sums over units of the squares of their influence at each look, and of the products of those
+    at successive looks.
+    """
+    squares = [matmul(here, here) for here in of_looks]
+    products = [matmul(before, here) for before, here in pairwise(of_looks)]
+    return np.array(squares, dtype=np.float64), np.array(products, dtype=np.float64)
+
+
+def _moved_products(
+    moved: Sequence[UnitInfluence], tables: Sequence[UnitTable]
+) -> tuple[Floats, Floats]:
+    return _products([one(table) for one, table in zip(moved, tables, strict=True)])
 
 
 def looks(

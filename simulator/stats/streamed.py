@@ -1,51 +1,72 @@
 """User-days of more users than memory should hold: they stay where they lie, in the sums that a run
-keeps of the parts of its log, and the users of one part are in memory at a time.
+keeps of the parts of its log, and those who compute hold the users of one part at a time.
 
-`blocks` gives these, and whatever is a sum over users is made of them. What is no such sum asks for
-a column by its name, as of any table: that column is then put together, and nobody keeps it.
+Whatever is a sum over users is made of what `mapped` says of each part, which an executor may
+compute in many processes, where the parts lie. What is no such sum asks for a column by its name,
+as of any table: that column is then put together in this process, and nobody keeps it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from operator import methodcaller
+from typing import Any, TypeVar
 
 import numpy as np
 
 from simulator.stats import selection
-from simulator.stats.unit_table import Array, Unit, UnitTable
+from simulator.stats.unit_table import Array, AskedFor, Unit, UnitTable
 from simulator.stats.user_days import Past, UserDays
 
+T = TypeVar("T")
 
-class Whole(Mapping[str, Array]):
-    """Columns of all users by name, put together from their stretches where one is asked for."""
+Piece = Callable[[Collection[str] | None], Any]
+"""Gives one stretch of users or units, with the sums of the named terms or metrics (None: of all).
+It can be pickled, and is small: it says where the sums lie.
+"""
 
-    def __init__(self, names: Collection[str], stretches: Callable[[str], Iterator[Array]]) -> None:
-        self._names, self._stretches = tuple(names), stretches
-
-    def __getitem__(self, name: str) -> Array:
-        if name not in self._names:
-            raise KeyError(name)
-        parts = list(self._stretches(name))
-        return np.concatenate(parts, axis=min(parts[0].ndim - 1, 1))
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
+Map = Callable[[Callable[[Piece], Any], Sequence[Piece]], Iterable[Any]]
+"""What a function says of each piece, in their order: Python's `map`, or one that an executor
+computes.
+"""
 
 
-DaySource = Callable[[Collection[str] | None], Iterator[UserDays]]
-"""Gives the stretches of users, with the sums of the named terms (None: of all)."""
+@dataclass(frozen=True)
+class Then:
+    """A piece of which something is made."""
 
-TableSource = Callable[[Collection[str] | None], Iterator[UnitTable]]
-"""Gives the stretches of units, with the named metrics (None: all)."""
+    piece: Piece
+    step: Callable[[Any], Any]
+
+    def __call__(self, names: Collection[str] | None) -> Any:
+        return self.step(self.piece(names))
+
+
+@dataclass(frozen=True)
+class SameStretch:
+    """The same stretch of several tables."""
+
+    pieces: tuple[Piece, ...]
+
+    def __call__(self, names: Collection[str] | None) -> list[Any]:
+        return [piece(names) for piece in self.pieces]
+
+
+def _of(function: Callable[[Any], T], names: Collection[str] | None, piece: Piece) -> T:
+    return function(piece(names))
+
+
+def _whole(names: Iterable[str], part: str, pieces: Sequence[Piece], asks: bool) -> AskedFor:
+    """Columns of all units, put together from their stretches; `asks`: they are named to pieces."""
+
+    return AskedFor(names, lambda name: _put_together(name, part, pieces, [name] if asks else ()))
+
+
+def _put_together(name: str, part: str, pieces: Sequence[Piece], asked: Collection[str]) -> Array:
+    stretches = [getattr(piece(asked), part)[name] for piece in pieces]
+    return np.concatenate(stretches, axis=min(stretches[0].ndim - 1, 1))
 
 
 @dataclass(frozen=True)
@@ -53,50 +74,69 @@ class StreamedDays(UserDays):
     """`UserDays` that come in stretches; each user was in every arm, or assigned to one.
 
     Attributes:
-        source: gives the stretches; what they say of anything but sums does not count.
+        pieces: give the stretches; what they say of anything but sums does not count.
+        sizes: users of each.
+        map: computes what is said of them.
     """
 
-    source: DaySource = field(kw_only=True)
+    pieces: tuple[Piece, ...] = field(kw_only=True)
+    sizes: tuple[int, ...] = field(kw_only=True)
+    map: Map = field(kw_only=True)
 
     @classmethod
-    def of(cls, days: UserDays, before: Collection[str], source: DaySource) -> StreamedDays:
-        """Days with the sums of `source`; of the others `terms` says no more than the names, and so
+    def of(
+        cls,
+        days: UserDays,
+        before: Collection[str],
+        pieces: Sequence[Piece],
+        sizes: Sequence[int],
+        map: Map = map,
+    ) -> StreamedDays:
+        """Days with the sums of `pieces`; of the others `terms` says no more than the names, and so
         does `before`.
         """
         known = {name: getattr(days, name) for name in ("arms", "n_users", "days", "metrics")}
         return cls(
             **known,
-            terms=Whole(days.terms, lambda name: (b.terms[name] for b in source([name]))),
-            before=Whole(before, lambda name: (b.before[name] for b in source([name]))),
+            terms=_whole(days.terms, "terms", pieces, True),
+            before=_whole(before, "before", pieces, False),
             assigned=days.assigned,
             fits=days.fits,
             fitted_once=days.fitted_once,
-            source=source,
+            pieces=tuple(pieces),
+            sizes=tuple(sizes),
+            map=map,
         )
 
-    def blocks(self, terms: Collection[str] | None = None) -> Iterator[UserDays]:
-        """The users of each part of the log."""
-        first = 0
-        for block in self.source(terms):
-            end = first + block.n_users
-            assigned = None if self.assigned is None else self.assigned[first:end]
-            yield replace(block, metrics=self.metrics, assigned=assigned, past=self._past)
-            first = end
+    def mapped(
+        self, function: Callable[[UserDays], T], terms: Collection[str] | None = None
+    ) -> Iterator[T]:
+        """What a function says of the users of each part of the log."""
+        return iter(self.map(partial(_of, function, terms), list(self._placed())))
 
-    def _of(self, source: DaySource, **changes: Any) -> StreamedDays:
-        """The same users with other sums."""
-        return StreamedDays.of(replace(self, **changes), self.before, source)
+    def _placed(self) -> Iterator[Piece]:
+        """The pieces with what is known of their users besides sums."""
+        first = 0
+        for piece, n in zip(self.pieces, self.sizes, strict=True):
+            assigned = None if self.assigned is None else self.assigned[first : first + n]
+            yield Then(piece, partial(_among_all, self.metrics, assigned, self._past))
+            first += n
+
+    def _then(self, step: Callable[[UserDays], UserDays], **changes: Any) -> StreamedDays:
+        """The same users with what a step makes of their sums."""
+        pieces = [Then(piece, step) for piece in self.pieces]
+        return StreamedDays.of(replace(self, **changes), self.before, pieces, self.sizes, self.map)
 
     def users(self, index: Array) -> UserDays:
         """Some of the users `[k]`, in memory; only the parts that they are in are read."""
-        parts, first = [], 0
+        parts: list[UserDays] = []
+        first = 0
         own, place = np.sort(index), np.argsort(np.argsort(index, kind="stable"))
-        for block in self.source(None):
-            here = own[(own >= first) & (own < first + block.n_users)]
-            parts.append(block.users(here - first))
-            first += block.n_users
-            if not len(own) or own[-1] < first:
-                break
+        for piece, n in zip(self.pieces, self.sizes, strict=True):
+            here = own[(own >= first) & (own < first + n)]
+            if len(here) or not parts:
+                parts.append(piece(None).users(here - first))
+            first += n
         together = UserDays(
             self.arms,
             len(index),
@@ -114,32 +154,18 @@ class StreamedDays(UserDays):
         """Some of the arms `[k]`, in the order given; who was in another arm is in none."""
         nothing = {name: np.zeros((len(self.arms), 0)) for name in self.terms}
         empty = UserDays.of_arms(replace(self, terms=nothing), index)
-        return self._of(
-            lambda names: (block.of_arms(index) for block in self.source(names)),
-            arms=empty.arms,
-            assigned=empty.assigned,
-            fits=empty.fits,
-        )
+        known = {name: getattr(empty, name) for name in ("arms", "assigned", "fits")}
+        return self._then(methodcaller("of_arms", index), **known)
 
     def tilted(self, terms: Collection[str], slopes: Array) -> UserDays:
         """The same users with some terms weighted by day, `slopes` `[days]`."""
-        return self._of(
-            lambda names: (
-                block.tilted([n for n in terms if n in block.terms], slopes)
-                for block in self.source(names)
-            )
-        )
+        return self._then(partial(_tilted, frozenset(terms), slopes))
 
     @cached_property
     def _past(self) -> Past:
-        """As of days in memory, by two passes."""
-        sums = dict.fromkeys(self.before, 0.0)
-        known = 0
-        for block in self.source(()):
-            for name, column in block.before.items():
-                sums[name] += float(column.sum(dtype=np.float64))
-            if "impressions" in block.before:
-                known += int(np.count_nonzero(block.before["impressions"]))
+        """As of days in memory, by passes."""
+        found = list(self._over_past(_sums_before))
+        sums = {name: sum(sums[name] for sums, _ in found) for name in self.before}
         ratios = {
             name: sums[metric.numerator.name] / sums[metric.denominator.name]
             if sums[metric.denominator.name] > 0
@@ -147,17 +173,14 @@ class StreamedDays(UserDays):
             for name, metric in self.metrics.items()
             if metric.denominator is not None and all(t.name in sums for t in metric.terms)
         }
+        known = sum(known for _, known in found)
         if not known:
             return Past(ratios, None)
-        thirds = selection.quantiles(
-            lambda: (
-                block.before["impressions"][block.before["impressions"] > 0]
-                for block in self.source(())
-            ),
-            (1 / 3, 2 / 3),
-            known,
-        )
-        return Past(ratios, (thirds[0], thirds[1]))
+        low, high = selection.quantiles(self._over_past, _seen_before, (1 / 3, 2 / 3), known)
+        return Past(ratios, (low, high))
+
+    def _over_past(self, function: Callable[[Any], T]) -> Iterator[T]:
+        return iter(self.map(partial(_of, function, ()), self.pieces))
 
     def _build(self, unit: Unit, span: slice) -> UnitTable:
         if unit == "day":
@@ -174,15 +197,58 @@ class StreamedDays(UserDays):
             None if self.assigned is None else self.assigned[:0],
             past=self._past,
         )
+        known = frozenset(self.terms)
+        terms = {
+            name: known & {term.name for term in metric.terms}
+            for name, metric in self.metrics.items()
+        }
+        pieces = [_TablePiece(piece, terms, unit, span) for piece in self._placed()]
+        outline = nobody._build(unit, span)
+        return StreamedTable.of(outline, self.n_users, self.assigned, pieces, self.map)
 
-        def source(metrics: Collection[str] | None) -> Iterator[UnitTable]:
-            asked = self.metrics if metrics is None else metrics
-            terms = {t.name for name in asked for t in self.metrics[name].terms}
-            for block in self.blocks(terms & self.terms.keys()):
-                yield block._build(unit, span)
 
-        head = nobody._build(unit, span)
-        return StreamedTable.of(head, self.n_users, self.assigned, source)
+def _among_all(
+    metrics: Mapping[str, Any], assigned: Array | None, past: Past, days: UserDays
+) -> UserDays:
+    return replace(days, metrics=metrics, assigned=assigned, past=past)
+
+
+def _tilted(terms: Collection[str], slopes: Array, days: UserDays) -> UserDays:
+    return days.tilted([name for name in terms if name in days.terms], slopes)
+
+
+def _sums_before(days: UserDays) -> tuple[dict[str, float], int]:
+    """The sum of each term before the A/B, and how many users have an impression there."""
+    sums = {name: float(column.sum(dtype=np.float64)) for name, column in days.before.items()}
+    return sums, int(np.count_nonzero(days.before.get("impressions", ())))
+
+
+def _seen_before(days: UserDays) -> Array:
+    """Impressions before the A/B, of the users who have any."""
+    seen = days.before["impressions"]
+    return seen[seen > 0]
+
+
+@dataclass(frozen=True)
+class _TablePiece:
+    """A stretch of the table by user.
+
+    Attributes:
+        days: the piece of user-days.
+        terms: by metric, the terms that there are of it.
+        unit, span: of the table.
+    """
+
+    days: Piece
+    terms: Mapping[str, frozenset[str]]
+    unit: Unit
+    span: slice
+
+    def __call__(self, metrics: Collection[str] | None) -> UnitTable:
+        asked = self.terms if metrics is None else metrics
+        terms = {term for name in asked for term in self.terms[name]}
+        table: UnitTable = self.days(terms)._build(self.unit, self.span)
+        return table
 
 
 @dataclass(frozen=True)
@@ -190,38 +256,35 @@ class StreamedTable(UnitTable):
     """A `UnitTable` whose units come in stretches.
 
     Attributes:
+        about: a table of no unit with the same columns.
         n: units.
-        source: gives the stretches; covariates and groups are there whatever metrics are named.
+        pieces: give the stretches; covariates and groups are there whatever metrics are named.
+        map: computes what is said of them.
     """
 
+    about: UnitTable = field(kw_only=True)
     n: int = field(kw_only=True)
-    source: TableSource = field(kw_only=True)
+    pieces: tuple[Piece, ...] = field(kw_only=True)
+    map: Map = field(kw_only=True)
 
     @classmethod
     def of(
-        cls, head: UnitTable, n: int, assigned: Array | None, source: TableSource
+        cls, about: UnitTable, n: int, assigned: Array | None, pieces: Sequence[Piece], map: Map
     ) -> StreamedTable:
-        """The table of `source`, of which `head` says all but the values."""
-
-        def whole(part: str, is_metric: bool) -> Whole:
-            return Whole(
-                getattr(head, part),
-                lambda name: (
-                    getattr(block, part)[name] for block in source([name] if is_metric else ())
-                ),
-            )
-
+        """The table of `pieces`, of which `about` says all but the values."""
         return cls(
-            head.unit,
-            head.arms,
-            head.metrics,
-            whole("numerators", True),
-            whole("denominators", True),
+            about.unit,
+            about.arms,
+            about.metrics,
+            _whole(about.numerators, "numerators", pieces, True),
+            _whole(about.denominators, "denominators", pieces, True),
             assigned,
-            covariates=whole("covariates", False),
-            groups=whole("groups", False),
+            covariates=_whole(about.covariates, "covariates", pieces, False),
+            groups=_whole(about.groups, "groups", pieces, False),
+            about=about,
             n=n,
-            source=source,
+            pieces=tuple(pieces),
+            map=map,
         )
 
     @property
@@ -229,9 +292,27 @@ class StreamedTable(UnitTable):
         """Number of units, those with zeros included."""
         return self.n
 
-    def blocks(self, metrics: Collection[str] | None = None) -> Iterator[UnitTable]:
-        """The units of each part of the log."""
-        return self.source(metrics)
+    @property
+    def outline(self) -> UnitTable:
+        """A table of no unit with the same columns."""
+        return self.about
+
+    def mapped(
+        self, function: Callable[[UnitTable], T], metrics: Collection[str] | None = None
+    ) -> Iterator[T]:
+        """What a function says of the units of each part of the log."""
+        return iter(self.map(partial(_of, function, metrics), self.pieces))
+
+    def _mapped_with(
+        self,
+        others: Sequence[UnitTable],
+        function: Callable[[Sequence[UnitTable]], T],
+        metrics: Collection[str] | None,
+    ) -> Iterator[T]:
+        of_tables = [self.pieces, *(one.pieces for one in others if isinstance(one, StreamedTable))]
+        assert len(of_tables) == 1 + len(others)
+        pieces = [SameStretch(own) for own in zip(*of_tables, strict=True)]
+        return iter(self.map(partial(_of, function, metrics), pieces))
 
     def of_levels(self, group: str) -> Iterator[tuple[str, UnitTable]]:
         """The units of each level of a group, levels in ascending order."""
@@ -239,27 +320,47 @@ class StreamedTable(UnitTable):
             yield str(name), self._of_level(group, name)
 
     def _of_level(self, group: str, level: Any) -> UnitTable:
-        here = np.concatenate([block.groups[group] == level for block in self.source(())])
-
-        def source(metrics: Collection[str] | None) -> Iterator[UnitTable]:
-            for block in self.source(metrics):
-                yield block.where(block.groups[group] == level)
-
-        assigned = None if self.assigned is None else self.assigned[here]
-        return StreamedTable.of(self, int(np.count_nonzero(here)), assigned, source)
+        found = list(self.mapped(partial(_members, group, level), ()))
+        n = sum(n for n, _ in found)
+        assigned = None if self.assigned is None else np.concatenate([own for _, own in found])
+        return self._then(partial(_at_level, group, level), self.about, n, assigned)
 
     def _bound(self, metric: str, share: float) -> float:
         size = self.n * (len(self.arms) if self.paired else 1)
-        (found,) = selection.order_statistics(
-            lambda: ({0: block.numerators[metric].ravel()} for block in self.source([metric])),
-            {0: [size - 1 - int(share * size)]},
-            {0: size},
-        ).values()
-        return found[0]
+        over, rank = partial(self.mapped, metrics=[metric]), size - 1 - int(share * size)
+        columns = partial(_all_sums, metric)
+        found = selection.order_statistics(over, columns, {metric: [rank]}, {metric: size})
+        return found[metric][0]
 
     def _cut(self, bounds: Mapping[str, Any]) -> UnitTable:
-        def source(metrics: Collection[str] | None) -> Iterator[UnitTable]:
-            for block in self.source(metrics):
-                yield block._cut({n: b for n, b in bounds.items() if n in block.numerators})
+        about = self.about._cut(bounds)
+        return self._then(partial(_cut, bounds), about, self.n, self.assigned)
 
-        return StreamedTable.of(self, self.n, self.assigned, source)
+    def _then(
+        self,
+        step: Callable[[UnitTable], UnitTable],
+        about: UnitTable,
+        n: int,
+        assigned: Array | None,
+    ) -> UnitTable:
+        """The table that a step makes of each stretch."""
+        pieces = [Then(piece, step) for piece in self.pieces]
+        return StreamedTable.of(about, n, assigned, pieces, self.map)
+
+
+def _at_level(group: str, level: Any, table: UnitTable) -> UnitTable:
+    return table.where(table.groups[group] == level)
+
+
+def _members(group: str, level: Any, table: UnitTable) -> tuple[int, Array | None]:
+    """How many units there are at a level, and the arm of each."""
+    here = table.groups[group] == level
+    return int(np.count_nonzero(here)), None if table.assigned is None else table.assigned[here]
+
+
+def _all_sums(metric: str, table: UnitTable) -> list[tuple[str, Array]]:
+    return [(metric, table.numerators[metric].ravel())]
+
+
+def _cut(bounds: Mapping[str, Any], table: UnitTable) -> UnitTable:
+    return table._cut({name: bound for name, bound in bounds.items() if name in table.numerators})

@@ -7,9 +7,10 @@ other modules of `simulator.stats`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,7 @@ Role = Literal[
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
+T = TypeVar("T")
 
 
 class TableError(ValueError):
@@ -119,6 +121,27 @@ class Details:
         )
 
 
+class AskedFor(Mapping[str, Array]):
+    """Columns by name, each made when it is asked for."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Array]) -> None:
+        self._names, self._make = tuple(names), make
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @dataclass(frozen=True)
 class UnitTable:
     """Per-unit sums of every metric in every arm: what all tests are computed from.
@@ -180,20 +203,36 @@ class UnitTable:
         """Number of units, those with zeros included."""
         return 0 if not self.numerators else int(next(iter(self.numerators.values())).shape[-1])
 
-    def blocks(self, metrics: Collection[str] | None = None) -> Iterator[UnitTable]:
-        """The table in stretches of its units, in order: what sums over units are made of. Here
-        one, the table itself; of many users one for each part of their log (`stats.streamed`).
+    @property
+    def outline(self) -> UnitTable:
+        """A table with the same columns, perhaps of no unit."""
+        return self
+
+    def mapped(
+        self, function: Callable[[UnitTable], T], metrics: Collection[str] | None = None
+    ) -> Iterator[T]:
+        """What a function says of the units, a stretch of them after the other: sums over units are
+        made of it. Here the table is one stretch; of many users each part of their log is one, and
+        the function may be called where that lies (`stats.streamed`).
 
         Args:
-            metrics: the only ones that are needed; None: all.
+            function: can be pickled, as what it says.
+            metrics: the only ones that it needs; None: all.
         """
-        yield self
+        yield function(self)
+
+    def _mapped_with(
+        self,
+        others: Sequence[UnitTable],
+        function: Callable[[Sequence[UnitTable]], T],
+        metrics: Collection[str] | None,
+    ) -> Iterator[T]:
+        yield function([self, *others])
 
     def levels(self, group: str) -> list[Any]:
         """The levels of a group, in ascending order."""
-        return sorted(
-            {name for block in self.blocks(()) for name in levels(block.groups[group])[0]}
-        )
+        found = self.mapped(partial(_levels_of, group), ())
+        return sorted({name for names in found for name in names})
 
     def of_levels(self, group: str) -> Iterator[tuple[str, UnitTable]]:
         """The units of each level of a group, levels in ascending order and units in their own."""
@@ -337,6 +376,19 @@ def levels(labels: Array) -> tuple[Array, Array]:
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     return names[order], rank[coded.indices.to_numpy()]
+
+
+def _levels_of(group: str, table: UnitTable) -> list[Any]:
+    return list(levels(table.groups[group])[0])
+
+
+def mapped_together(
+    tables: Sequence[UnitTable],
+    function: Callable[[Sequence[UnitTable]], T],
+    metrics: Collection[str] | None = None,
+) -> Iterator[T]:
+    """`UnitTable.mapped` of tables of the same units, the same stretch of all of them at once."""
+    return tables[0]._mapped_with(tables[1:], function, metrics)
 
 
 def keys_of(names: Iterable[str]) -> Keys:

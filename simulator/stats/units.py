@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +20,7 @@ from simulator.log.metrics import DEFAULT_METRICS, IMPRESSIONS, Rows, chosen
 from simulator.log.part_sums import CellSums, KeptSums, Sums, add_up, some
 from simulator.log.schema import LogRows
 from simulator.stats.derived import DerivedColumns
-from simulator.stats.streamed import StreamedDays
+from simulator.stats.streamed import Map, StreamedDays
 from simulator.stats.unit_table import Array, TableError, in_few_bytes
 from simulator.stats.user_days import UserDays
 
@@ -99,6 +102,35 @@ class InCells(ABC):
                 cells[name].add(first, values.astype(np.promote_types(values.dtype, np.int64)))
 
 
+class Room:
+    """Sums that a process keeps for the next pass over them, ROOM bytes of them."""
+
+    def __init__(self, token: str) -> None:
+        """`token`: of the log that they are of."""
+        self._token, self._left = token, ROOM
+        self._kept: dict[tuple[int, str], Array] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _room_here, (self._token,)  # another process keeps its own
+
+    def get(self, first: int, name: str) -> Array | None:
+        """Sums of a name of the users from `first` on, if they are kept."""
+        return self._kept.get((first, name))
+
+    def keep(self, first: int, name: str, sums: Array) -> None:
+        """Keep them, where there is room: all are asked for in every round, so that the first ones
+        are as good as any.
+        """
+        if sums.nbytes <= self._left:
+            self._left -= sums.nbytes
+            self._kept[first, name] = sums
+
+
+@lru_cache(maxsize=1)
+def _room_here(token: str) -> Room:
+    return Room(token)
+
+
 @dataclass(frozen=True)
 class _Lying:
     """The sums of users of one part of the log, and which cells they are.
@@ -113,6 +145,12 @@ class _Lying:
     days: range
     before: range
 
+    def places(self, n_users: int, days: int, cut: int) -> range:
+        """The stretches of `cut` users in which it has some. All are of one arm."""
+        cells = [*self.days[:1], *self.days[-1:]]
+        users = [*(cell // days % n_users for cell in cells), *self.before[:1], *self.before[-1:]]
+        return range(min(users) // cut, max(users) // cut + 1) if users else range(0)
+
     def add_to(self, into: Mapping[str, GrowingCells], cells: range, at: int, own: range) -> None:
         """Add what is in some `cells` of all to those from `at` on of a stretch."""
         low, high = max(cells.start, own.start), min(cells.stop, own.stop)
@@ -122,6 +160,63 @@ class _Lying:
             values = sums[low - first : high - first]
             wide = values.astype(np.promote_types(values.dtype, np.int64))
             into[name].add(at + low - cells.start, wide)
+
+
+@dataclass(frozen=True)
+class _PartOfUsers:
+    """The users of one part of the log, in all arms: a `streamed.Piece`.
+
+    Attributes:
+        lying: the parts that have sums of theirs.
+        arms: names.
+        shape: users and days of the whole log.
+        first, n: the users.
+        own: by term that the log has data for, the one that is summed alike.
+        room: for the next pass.
+    """
+
+    lying: tuple[_Lying, ...]
+    arms: tuple[str, ...]
+    shape: tuple[int, int]
+    first: int
+    n: int
+    own: Mapping[str, str]
+    room: Room
+
+    def __call__(self, names: Collection[str] | None) -> UserDays:
+        """With the sums of the named terms (None: of all), and with all before the A/B."""
+        asked = [name for name in self.own if names is None or name in names]
+        wanted = {f"days {self.own[name]}" for name in asked}
+        wanted |= {f"before {own}" for own in self.own.values()}
+        sums = self._together(sorted(wanted))
+        shape = (len(self.arms), self.n, self.shape[1])
+        return UserDays(
+            self.arms,
+            self.n,
+            self.shape[1],
+            {},
+            {name: sums[f"days {self.own[name]}"].reshape(shape) for name in asked},
+            {name: sums[f"before {own}"] for name, own in self.own.items()},
+        )
+
+    def _together(self, names: Sequence[str]) -> dict[str, Array]:
+        """Some of the sums by name: flat `[arms, n, days]`, or `[n]` before the A/B."""
+        kept = {name: self.room.get(self.first, name) for name in names}
+        found = {name: sums for name, sums in kept.items() if sums is not None}
+        (n_users, n_days), arms = self.shape, range(len(self.arms))
+        width = self.n * n_days
+        of_days = [name for name in names if name not in found and name.startswith("days ")]
+        days = {name: GrowingCells(len(arms) * width) for name in of_days}
+        before = {name: GrowingCells(self.n) for name in names if name not in {*found, *days}}
+        for part in self.lying:
+            for arm in arms:
+                start = (arm * n_users + self.first) * n_days
+                part.add_to(days, range(start, start + width), arm * width, part.days)
+            part.add_to(before, range(self.first, self.first + self.n), 0, part.before)
+        for name, cells in (days | before).items():
+            found[name] = cells.values
+            self.room.keep(self.first, name, cells.values)
+        return found
 
 
 class UserSums(InCells):
@@ -137,7 +232,7 @@ class UserSums(InCells):
         metrics: Iterable[str] | None = None,
         *,
         of_part: bool = False,
-        streamed: bool = False,
+        streamed: Map | None = None,
     ) -> None:
         """
         Args:
@@ -146,9 +241,9 @@ class UserSums(InCells):
                 supply side are not of users, and left to `stats.supply`.
             of_part: room is made for the users of the rows that come, and not for all; there are
                 then `sums` and no `user_days`.
-            streamed: sums of STREAMED users' days or more stay in the files of the parts, and
-                `user_days` reads those of a part at a time (`stats.streamed`), where each arm has
-                one fit and users are the units.
+            streamed: sums of STREAMED users' days or more stay in the files of the parts, and this
+                computes what is said of those of each part (`stats.streamed`), where each arm has
+                one fit and users are the units. None: they come into memory.
 
         Raises:
             TableError: fewer than one arm besides the history.
@@ -203,8 +298,9 @@ class UserSums(InCells):
         plain = meta.design.unit == "user" and not meta.design.shares_slates
         has_one = int(max(meta.fits_of_arm())) == 1 and not meta.fits.crossed
         many = len(self.arms) * meta.n_users * self._days >= STREAMED
-        self._kept: dict[tuple[int, str], Array] = {}
-        self._lying: list[_Lying] | None = [] if streamed and plain and has_one and many else None
+        self._map = streamed
+        is_streamed = streamed is not None and plain and has_one and many
+        self._lying: list[_Lying] | None = [] if is_streamed else None
 
     def cells(self) -> dict[str, GrowingCells]:
         """By term, of each user's days in each arm and before the A/B; how many rows there are, and
@@ -234,49 +330,27 @@ class UserSums(InCells):
         )
         self._lying.append(_Lying(sums, *places))
 
-    def _blocks(self, names: Collection[str] | None) -> Iterator[UserDays]:
-        """The users of each part, with the sums of the named terms (None: of all) where they lie
-        in files, and with all before the A/B.
-        """
-        meta, known = self.meta, self._known()
-        asked = [name for name in known if names is None or name in names]
+    def _pieces(self, known: Sequence[str]) -> list[_PartOfUsers]:
+        """The users of each part, with the sums of the terms of which the log has data."""
+        n_users, cut = self.meta.n_users, workspace.PART_USERS
+        lying: list[list[_Lying]] = [[] for _ in range(0, n_users, cut)]
+        for one in self._lying or ():
+            for place in one.places(n_users, self._days, cut):
+                lying[place].append(one)
         own = {name: self._first[self._asked[name].of].name for name in known}
-        wanted = {f"days {own[name]}" for name in asked} | {f"before {own[name]}" for name in known}
-        for first in range(0, meta.n_users, workspace.PART_USERS):
-            n = min(workspace.PART_USERS, meta.n_users - first)
-            sums = self._together(first, n, sorted(wanted))
-            shape = (len(self.arms), n, self._days)
-            yield UserDays(
+        room = Room(secrets.token_hex(8))
+        return [
+            _PartOfUsers(
+                tuple(parts),
                 self.arms,
-                n,
-                self._days,
-                self.metrics,
-                {name: sums[f"days {own[name]}"].reshape(shape) for name in asked},
-                {name: sums[f"before {own[name]}"] for name in known},
+                (n_users, self._days),
+                place * cut,
+                min(cut, n_users - place * cut),
+                own,
+                room,
             )
-
-    def _together(self, first: int, n: int, names: Sequence[str]) -> dict[str, Array]:
-        """Some of the sums of `n` users from `first` on, by name: flat `[arms, n, days]`, or `[n]`
-        before the A/B.
-        """
-        meta, kept = self.meta, self._kept
-        missing = [name for name in names if (first, name) not in kept]
-        width = n * self._days
-        of_days = [name for name in missing if name.startswith("days ")]
-        days = {name: GrowingCells(len(self.arms) * width) for name in of_days}
-        before = {name: GrowingCells(n) for name in missing if name not in days}
-        for part in self._lying or ():
-            for arm in range(len(self.arms)):
-                start = (arm * meta.n_users + first) * self._days
-                part.add_to(days, range(start, start + width), arm * width, part.days)
-            part.add_to(before, range(first, first + n), 0, part.before)
-        found = {name: kept[first, name] for name in names if name not in missing}
-        for name, cells in (days | before).items():
-            found[name] = kept[first, name] = cells.values
-        spare = sum(array.nbytes for array in kept.values()) - ROOM
-        while spare > 0:
-            spare -= kept.pop(next(iter(kept))).nbytes
-        return found
+            for place, parts in enumerate(lying)
+        ]
 
     def _known(self) -> list[str]:
         """The terms that the log has data for."""
@@ -357,7 +431,9 @@ class UserSums(InCells):
             dict.fromkeys(names, nothing),
             None if assigned is None else in_few_bytes(assigned),
         )
-        return StreamedDays.of(days, names, self._blocks)
+        assert self._map is not None
+        pieces = self._pieces(names)
+        return StreamedDays.of(days, names, pieces, [piece.n for piece in pieces], self._map)
 
     def add(self, rows: LogRows) -> None:
         """Add the stretch that follows the last one.

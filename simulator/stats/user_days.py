@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property, partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from simulator.log.metrics import Metric, Term
 from simulator.stats.clustering import clustered
 from simulator.stats.unit_table import (
     Array,
+    AskedFor,
     Floats,
     TableError,
     Unit,
@@ -20,6 +22,8 @@ from simulator.stats.unit_table import (
     in_few_bytes,
     mean_table,
 )
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,9 @@ class UserDays:
             return mean_table([life._build(unit, span) for life in self.lives])
         tops: dict[str, Array] = {}
         bottoms: dict[str, Array] = {}
+        missing = self.missing
         for name, metric in self.metrics.items():
-            if name in self.missing:
+            if name in missing:
                 continue
             tops[name] = self._sums(metric.numerator, unit, span, mean=metric.denominator is None)
             if metric.denominator is not None:
@@ -149,11 +154,8 @@ class UserDays:
             )
         n = 1 if unit == "user" else len(range(self.days)[span])
         spread = (lambda v: v) if unit == "user" else (lambda v: np.repeat(v, n))
-        covariates = {
-            name: spread(self._before(name, metric))
-            for name, metric in self.metrics.items()
-            if self._has_before(metric)
-        }
+        past = [name for name, metric in self.metrics.items() if self._has_before(metric)]
+        covariates = AskedFor(past, cache(lambda name: spread(self._before(name))))
         assigned = self.assigned
         if self.switched is not None and unit == "user-day":
             assigned = np.tile(self.switched[span], self.n_users)
@@ -171,7 +173,7 @@ class UserDays:
             assigned,
             own,
             covariates,
-            {name: spread(group) for name, group in self.groups.items()},
+            AskedFor(self._groups, cache(lambda name: spread(self._group(name)))),
         )
         is_clustered = unit == "user" and own is not None
         return clustered(table.as_declared()) if is_clustered else table
@@ -237,31 +239,40 @@ class UserDays:
         """The same users with some terms weighted by day, `slopes` `[days]`."""
         return self.pooled({**self.terms, **{name: self.terms[name] * slopes for name in terms}})
 
-    def blocks(self, terms: Collection[str] | None = None) -> Iterator[UserDays]:
-        """The users in stretches, in order: what sums over users are made of. Here one, all of
-        them; of many users one for each part of their log (`stats.streamed`).
+    def mapped(
+        self, function: Callable[[UserDays], T], terms: Collection[str] | None = None
+    ) -> Iterator[T]:
+        """What a function says of the users, a stretch of them after the other, as
+        `UnitTable.mapped`.
 
         Args:
-            terms: the only ones that are needed; None: all.
+            function: can be pickled, as what it says.
+            terms: the only ones that it needs; None: all.
         """
-        yield self
+        yield function(self)
 
     @cached_property
     def _past(self) -> Past:
         return Past.of(self.metrics, self.before) if self.past is None else self.past
 
     @property
-    def groups(self) -> dict[str, Array]:
+    def groups(self) -> Mapping[str, Array]:
         """Segments known before the A/B, `[n_users]` of str: `activity` (thirds by impressions in
         the history) and `newness`.
         """
-        thirds = self._past.thirds
-        if thirds is None:
-            return {}
-        seen = self.before["impressions"].astype(np.float64)
-        known, (low, high) = seen > 0, thirds
-        activity = np.select([~known, seen <= low, seen <= high], ["none", "low", "middle"], "high")
-        return {"activity": activity, "newness": np.where(known, "known", "new")}
+        return AskedFor(self._groups, self._group)
+
+    @property
+    def _groups(self) -> tuple[str, ...]:
+        return () if self._past.thirds is None else ("activity", "newness")
+
+    def _group(self, name: str) -> Array:
+        assert self._past.thirds is not None
+        seen, (low, high) = self.before["impressions"].astype(np.float64), self._past.thirds
+        known = seen > 0
+        if name == "newness":
+            return np.where(known, "known", "new")
+        return np.select([~known, seen <= low, seen <= high], ["none", "low", "middle"], "high")
 
     def _switchback(self, cube: Array, unit: Unit, span: slice, *, mean: bool) -> Array:
         """Sums of a switchback from what everybody did on each day `[users, days]`."""
@@ -283,10 +294,7 @@ class UserDays:
     def _sums(self, term: Term, unit: Unit, span: slice, *, mean: bool) -> Array:
         if unit == "day" and self.switched is None:
             counts = self.n_users if self.assigned is None else self._members()[:, None]
-            sums = sum(
-                block._cube(term, span).sum(axis=1, dtype=np.float64)
-                for block in self.blocks([term.name])
-            )
+            sums = sum(self.mapped(partial(_by_day, term, span), [term.name]))
             with np.errstate(invalid="ignore"):
                 return np.asarray(sums / counts)
         cube = self._cube(term, span)
@@ -309,10 +317,16 @@ class UserDays:
     def _has_before(self, metric: Metric) -> bool:
         return all(t.days is None and t.name in self.before for t in metric.terms)
 
-    def _before(self, name: str, metric: Metric) -> Floats:
+    def _before(self, name: str) -> Floats:
+        metric = self.metrics[name]
         top = self.before[metric.numerator.name].astype(np.float64)
         if metric.denominator is None:
             return top
         bottom = self.before[metric.denominator.name].astype(np.float64)
         overall = self._past.ratios[name]
         return np.where(bottom > 0, top / np.where(bottom > 0, bottom, 1), overall)
+
+
+def _by_day(term: Term, span: slice, days: UserDays) -> Floats:
+    """The sums `[arms, days]` of a term over users."""
+    return np.asarray(days._cube(term, span).sum(axis=1, dtype=np.float64))

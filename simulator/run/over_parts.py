@@ -1,0 +1,87 @@
+"""Sums over the parts of a log by the processes of an executor: Python's `map`, computed where the
+parts lie. What is computed is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from policies.base import Progress, silent
+from simulator.log.ledger import fetch_all
+from simulator.log.remote import KEPT
+from simulator.log.store import address_of, place
+from simulator.run.contract import Executor
+from simulator.run.executors import executor
+
+if TYPE_CHECKING:
+    from simulator.stats.streamed import Map, Piece
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A task: what a function says of a piece.
+
+    Attributes:
+        function, piece: of it.
+        run: the run's folder, or its address.
+        number: of the piece, from 1.
+    """
+
+    function: Callable[[Piece], Any]
+    piece: Piece
+    run: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"summing up part {self.number} of the users of {self.run}"
+
+    def __call__(self, progress: Progress) -> Any:
+        _know(self.run)
+        return self.function(self.piece)
+
+
+@cache
+def _know(run: str) -> None:
+    """Let this process know the pieces of a run on a store."""
+    fetch_all(place(run), KEPT)
+
+
+@contextmanager
+def parts_map(
+    kind: Literal["serial", "processes", "ray"], workers: int, run: Path
+) -> Iterator[Map]:
+    """A `map` that an executor computes; its workers start when it is first called, and end with
+    the context. What comes of it does not depend on how many they are.
+
+    Args:
+        kind: as `engine.executor` of a scenario.
+        workers: that compute side by side at most.
+        run: the folder of the run whose parts they are.
+    """
+    if kind == "serial" or workers == 1:
+        yield map
+        return
+    with ExitStack() as stack:
+        started: list[Executor] = []
+
+        def mapped(function: Callable[[Piece], Any], pieces: Sequence[Piece]) -> Iterator[Any]:
+            if not started:
+                started.append(stack.enter_context(executor(kind, silent, workers)))
+            found: dict[int, Any] = {}
+
+            def done(i: int, result: Any) -> None:
+                if isinstance(result, BaseException):
+                    raise result
+                found[i] = result
+
+            root = address_of(run)
+            calls = [_Call(function, piece, root, i) for i, piece in enumerate(pieces, start=1)]
+            started[0].run(calls, done)
+            return (found[i] for i in range(len(calls)))
+
+        yield mapped
