@@ -703,6 +703,11 @@ def test_models_are_chosen_by_row_system_or_family() -> None:
     assert list(artefacts.chosen(ROWS, ["RecGPT K=2"])) == [
         f"RecGPT K=2 {split}" for split in SPLITS
     ]
+    assert set(artefacts.chosen(ROWS, ["Best committee"])) == {
+        "Best committee network",
+        "Best committee",
+        "Best committee marginal",
+    }
     assert list(artefacts.chosen(ROWS, ["all"])) == list(ROWS)
     with pytest.raises(
         ReproduceError, match=r"--models SASRek: nothing of that name; did you mean 'SASRec'"

@@ -90,8 +90,8 @@ ALL = "all"
 def chosen(
     rows: Mapping[str, str], models: Sequence[str], on_request: Sequence[str] = ()
 ) -> dict[str, str]:
-    """The rows to be made: those asked for by row, system or family; further systems become rows of
-    their own.
+    """The rows to be made: those asked for by row, family or system, whichever of that name comes
+    first; further systems become rows of their own, of a family all.
 
     Args:
         rows: row -> system.
@@ -116,7 +116,7 @@ def chosen(
         if name in rows:
             asked_for[name] = rows[name]
         else:
-            systems = [name] if name in OWNER else list(FAMILIES[name].systems())
+            systems = FAMILIES[name].systems() if name in FAMILIES else (name,)
             asked_for |= {system: system for system in systems}
     return asked_for
 
