@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -171,6 +171,8 @@ class S3Rec(SASRec):
     )
     masked: float = 0.2
     pretraining: Training = field(default_factory=lambda: Training(epochs=50, patience=0))
+
+    on_examples: ClassVar[Mapping[str, Any]] = {"pretraining": Training(epochs=5, patience=0)}
 
     def __post_init__(self) -> None:
         super().__post_init__()
