@@ -198,6 +198,8 @@ class Ledger:
         listed = self.pieces()
         wanted = within.relative_to(self.root.absolute()).as_posix()
         gone = "work/" if CLAIM in listed else None
+        if wanted in listed:  # one piece, without a look at all others
+            listed = {wanted: listed[wanted]}
         return {
             name: piece
             for name, piece in listed.items()
