@@ -1,11 +1,11 @@
 """How fast the neural policies are, beside RecBole, and what level they reach.
 
-`python -m benchmarks.policies speed --data Beauty.txt --recbole
-PYTHON`: CPU seconds of one thread, both sides in one run. `python -m benchmarks.policies level
-sasrec --data Beauty.txt --param loss.kind=softmax`: leave-one-out, full ranking, the history
-masked. Data: lines `user item item ...` in time order. `python -m benchmarks.policies products`:
-our product with its fixed order beside numpy's, and the requests it serves. Machines and neighbours
-differ: compare speeds of one run only.
+`python -m benchmarks.policies speed --data Beauty.txt --recbole PYTHON`: CPU seconds of one thread,
+both sides in one run. `python -m benchmarks.policies level sasrec --data Beauty.txt --param
+loss.kind=softmax`: leave-one-out, full ranking, the history masked; a system of `abtest reproduce`,
+such as "Best committee", is fitted as there. Data: lines `user item item ...` in time order.
+`python -m benchmarks.policies products`: our product with its fixed order beside numpy's, and the
+requests it serves. Machines and neighbours differ: compare speeds of one run only.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import numpy as np  # noqa: E402 (threads first)
 from policies.base import Catalogue, Fitting, Histories, IntArray, Policy, Sequences  # noqa: E402
 from policies.registry import make  # noqa: E402
 from policies.validation import discount  # noqa: E402
+from simulator.reproduce.systems import OWNER, PROTOCOLS  # noqa: E402
 
 JOBS = {
     "SASRec:CE": ("sasrec", {"loss": {"kind": "softmax"}}),
@@ -144,9 +145,15 @@ def speed(file: Path, recbole: str | None, batches: int) -> None:
 
 
 def level(file: Path, name: str, params: Mapping[str, Any], seed: int) -> None:
-    """Fit on all but each user's last item and print the accuracy on it."""
+    """Fit on all but each user's last item and print the CPU seconds of it and the accuracy on the
+    last item. A name of `abtest reproduce` has its policy and parameters from there.
+    """
     sequences, target, catalogue = read(file, 1)
-    policy = make(name, params)
+    if name in OWNER:
+        spec = OWNER[name].specs(PROTOCOLS["paper"])[name]
+        policy = make(spec["policy"], spec["params"] | params)
+    else:
+        policy = make(name, params)
 
     def progress(stage: str, done: int, total: int, figures: Mapping[str, float]) -> None:
         print(
