@@ -148,7 +148,8 @@ def test_a_shard_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_command_simulates_one_shard_and_says_what_is_left(tmp_path: Path) -> None:
-    file = write_scenario(tmp_path, scenario(100).resolved())
+    serving = {**tiny_scenario()["serving"], "refit": "daily"}
+    file = write_scenario(tmp_path, scenario(100, serving=serving).resolved())
     out, command = tmp_path / "out", ["run", str(file), "--out", str(tmp_path / "out"), "--quiet"]
     done = CliRunner().invoke(main, [*command, "--shard", "2/3"])
     assert done.exit_code == 0, done.output
@@ -156,6 +157,7 @@ def test_the_command_simulates_one_shard_and_says_what_is_left(tmp_path: Path) -
         r"the history of shard 2/3, 2 days: [\d,]+ impressions simulated in", done.output
     )
     assert "its A/B waits for the fits, which learn from the history of all shards" in done.output
+    assert "further days" not in done.output, "no midnight of the history needs all users"
     left = f"abtest run {file} --out {out} --quiet --engine.shards 3 --resume does what is left"
     assert left in done.output
     assert [path.name for path in (out / "work" / HISTORY).iterdir()] == ["users-33-66"]

@@ -186,7 +186,8 @@ def _go_shard(
             f" {took[f'{name} CPU seconds']:,.1f} CPU s"
         )
     say(f"the largest process took {took['peak MiB']:,.0f} MiB")
-    if scenario.items is not None or scenario.serving.refit == "daily":
+    asked = {"history": scenario.data.history_days, "simulate": scenario.days}
+    if any(took[f"{name} days"] < asked[name] for name in stages):
         say("abtest: its further days wait for midnights that need the day of all shards")
     if "simulate" not in stages:
         say("abtest: its A/B waits for the fits, which learn from the history of all shards")

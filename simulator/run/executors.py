@@ -175,9 +175,9 @@ def ended(code: int) -> str:
 def epitaph(how: str) -> WorkerError:
     """What is said of a process of the run that ended as `how` says."""
     return WorkerError(
-        f"a worker process {how}. Out of memory (then fewer engine.shards side by side help), a"
-        " crash of a library, or ended by hand; what is finished is kept: --resume continues"
-        " the run"
+        f"a worker process {how}. Out of memory (then fewer side by side help: engine.shards, or"
+        " --workers of a report), a crash of a library, or ended by hand; what a run has finished"
+        " is kept: --resume continues the run"
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -711,7 +712,7 @@ def metric_of(name: str, column: Asked) -> Metric:
 
 
 def _named(column: str) -> Term:
-    return Term(column, (column,), lambda rows: rows[column])
+    return Term(column, (column,), itemgetter(column))
 
 
 def _arms(rows: Rows, arm: str) -> tuple[Array, tuple[str, ...]]:
