@@ -372,14 +372,21 @@ class _Residuals:
 
     def of(self, own: Sequence[Floats]) -> list[Floats]:
         """Those of each design, of the columns of a stretch."""
-        return [self._of_design(design, own) for design in self.designs]
+        left: dict[PlanName, Callable[[Sequence[Floats]], Floats]] = {
+            "split": self._of_values,
+            "paired": self._of_twins,
+            "cuped": self._of_past,
+        }
+        return [left[design](own) for design in self.designs]
 
-    def _of_design(self, design: PlanName, own: Sequence[Floats]) -> Floats:
+    def _of_values(self, own: Sequence[Floats]) -> Floats:
+        return own[0] - self.spreads[0].mean
+
+    def _of_twins(self, own: Sequence[Floats]) -> Floats:
+        return own[1] - self.spreads[1].mean
+
+    def _of_past(self, own: Sequence[Floats]) -> Floats:
         base, past = self.spreads[0], self.spreads[-1]
-        if design == "split":
-            return own[0] - base.mean
-        if design == "paired":
-            return own[1] - self.spreads[1].mean
         return np.asarray(base.standard(own[0]) - self.correlation * past.standard(own[-1]))
 
     def squares(self, table: UnitTable) -> Floats:
