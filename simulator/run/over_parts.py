@@ -4,10 +4,12 @@ parts lie. What is computed is not known here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,27 +24,35 @@ if TYPE_CHECKING:
     from simulator.stats.streamed import Map, Piece
 
 
+ROUND = 4
+"""Tasks of a worker in a round: a task has a cost of its own, and few tasks of many parts leave
+workers waiting for the last one.
+"""
+
+
 @dataclass(frozen=True)
 class _Call:
-    """A task: what a function says of a piece.
+    """A task: what a function says of each of some pieces.
 
     Attributes:
-        function, piece: of it.
+        function, pieces: of it.
         run: the run's folder, or its address.
-        number: of the piece, from 1.
+        first: number of the first piece, from 1.
     """
 
     function: Callable[[Piece], Any]
-    piece: Piece
+    pieces: Sequence[Piece]
     run: str
-    number: int
+    first: int
 
     def __str__(self) -> str:
-        return f"summing up part {self.number} of the users of {self.run}"
+        last = self.first + len(self.pieces) - 1
+        which = f"part {last}" if last == self.first else f"parts {self.first} to {last}"
+        return f"summing up {which} of the users of {self.run}"
 
-    def __call__(self, progress: Progress) -> Any:
+    def __call__(self, progress: Progress) -> list[Any]:
         _know(self.run)
-        return self.function(self.piece)
+        return [self.function(piece) for piece in self.pieces]
 
 
 @cache
@@ -72,7 +82,7 @@ def parts_map(
         def mapped(function: Callable[[Piece], Any], pieces: Sequence[Piece]) -> Iterator[Any]:
             if not started:
                 started.append(stack.enter_context(executor(kind, silent, workers)))
-            found: dict[int, Any] = {}
+            found: dict[int, list[Any]] = {}
 
             def done(i: int, result: Any) -> None:
                 if isinstance(result, BaseException):
@@ -80,8 +90,10 @@ def parts_map(
                 found[i] = result
 
             root = address_of(run)
-            calls = [_Call(function, piece, root, i) for i, piece in enumerate(pieces, start=1)]
+            n = max(math.ceil(len(pieces) / (ROUND * workers)), 1)
+            firsts = range(0, len(pieces), n)
+            calls = [_Call(function, pieces[i : i + n], root, i + 1) for i in firsts]
             started[0].run(calls, done)
-            return (found[i] for i in range(len(calls)))
+            return chain.from_iterable(found[i] for i in range(len(calls)))
 
         yield mapped
