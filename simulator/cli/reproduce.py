@@ -56,7 +56,8 @@ ONE_LENGTH = ("table1", "ahead", "second")
 @click.option(
     "--recall",
     type=click.IntRange(11, 127),
-    help="Also HR at this length of recall, the set that a ranker is given; by the same fits.",
+    help="Also HR at this length of recall, the set that a ranker is given; by the same fits, which"
+    " serve every user once more for it.",
 )
 @click.option(
     "--workers",
