@@ -615,5 +615,5 @@ def test_a_shortlist_of_few_items_is_the_literal_one(
 
 def test_steps_and_tiles_are_as_they_were_measured() -> None:
     sizes = products.FIRST_STEP, products.BLOCK, products.TILE_COLUMNS, products.LANES
-    assert sizes == (1024, 32, 1024, 8)
+    assert sizes == (1024, 32, 512, 8)
     assert np.iinfo(np.int16).min == products.LOWEST
