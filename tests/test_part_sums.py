@@ -103,6 +103,27 @@ def test_processes_say_what_one_says(run: Path) -> None:
     assert encode(together) == encode(alone)
 
 
+COMMANDS = {
+    "audit": ("--repetitions", "100", "--sizes", "20", "--population", "25", "--metric", "click"),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_writes_the_same_by_any_number_of_workers(
+    command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def written(*more: str) -> bytes:
+        out = tmp_path / "found.json"
+        asked = [command, str(run), *COMMANDS[command], "--out", str(out), *more]
+        assert CliRunner().invoke(main, asked, catch_exceptions=False).exit_code == 0
+        return out.read_bytes()
+
+    two = written("--workers", "2")
+    assert two == written("--workers", "1")
+    monkeypatch.setattr(units, "STREAMED", 1 << 22)
+    assert two == written()
+
+
 def test_workers_are_for_runs(tmp_path: Path) -> None:
     table = tmp_path / "users.csv"
     table.write_text("user,arm,clicks\n1,control,2\n2,new,3\n")

@@ -819,3 +819,13 @@ def test_a_run_of_20_users_is_enough_and_of_more_than_most_some_are_drawn(
     kept = np.sort(np.random.default_rng(3).permutation(20)[:19])
     truth = randomise.outcomes(days.users(kept), "a", "b", "click").lift
     assert some.rows[0].lift == pytest.approx(truth)
+
+
+def test_nothing_is_planted_in_an_arm_that_had_nothing(paired_days: UserDays) -> None:
+    shown, clicked = (paired_days.terms[name] for name in ("impressions", "click"))
+    nothing = replace(
+        paired_days, terms={"impressions": shown, "click": clicked * [[[1]], [[0]]]}
+    ).of_metrics(("click",))
+    found = audits.audit(nothing, "a", repetitions=100, sizes=(50,), decision_repetitions=10)
+    assert -1.0 in {row.lift for row in found.rows}
+    assert found.planted == ()

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,16 @@ import pytest
 
 from simulator.log.metrics import METRICS
 from simulator.report.spread import distributions
-from simulator.stats import checks, passes, quantiles, selection, sequential, verdict
+from simulator.stats import (
+    audit,
+    checks,
+    passes,
+    quantiles,
+    randomise,
+    selection,
+    sequential,
+    verdict,
+)
 from simulator.stats.adjustment import post_stratified, pre_periods, winsorised
 from simulator.stats.contrasts import PairValues
 from simulator.stats.power import pilot
@@ -240,3 +250,45 @@ def test_spreads_of_one_stretch_are_numpys() -> None:
     (nobody,) = passes.spreads(lambda function: iter([function([values[:0]])]), list, 1)
     assert nobody.n == 0
     assert np.isnan(nobody.deviation())
+
+
+def test_an_audit_holds_no_users_but_those_it_draws_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = days(split=False)
+
+    def audited(users: UserDays, most: int) -> Any:
+        return audit.audit(
+            users,
+            "a",
+            repetitions=100,
+            sizes=(50,),
+            most=most,
+            decision_repetitions=20,
+        )
+
+    for permuted in (N, N - 1):  # the users by a permutation, and by Floyd's algorithm
+        monkeypatch.setattr(randomise, "PERMUTED", permuted)
+        for most in (N, 300):
+            expected = audited(days(split=False), most)
+            with monkeypatch.context() as patch:
+                patch.setattr("simulator.stats.streamed._put_together", no_whole_column)
+                near(audited(streamed(whole), most), expected)
+
+
+def test_a_large_population_is_drawn_without_a_list_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n, most = 1 << 40, 500  # a list of all would be eight tebibytes
+    found = randomise.population(n, most, 3)
+    assert (np.diff(found) > 0).all()
+    assert len(found) == most
+    assert 0 <= found[0] <= found[-1] < n
+    assert abs(found.mean() / n - 0.5) < 5 / np.sqrt(12 * most)
+    assert (found == randomise.population(n, most, 3)).all()
+    assert (found != randomise.population(n, most, 4)).any()
+    assert (randomise.population(20, 20, 0) == np.arange(20)).all()
+    # Each pair of users is as likely as any other: chi-squared with 9 degrees of freedom.
+    monkeypatch.setattr(randomise, "PERMUTED", 0)
+    pairs = [tuple(randomise.population(5, 2, seed).tolist()) for seed in range(2_000)]
+    counts = np.array([pairs.count(pair) for pair in combinations(range(5), 2)])
+    assert counts.sum() == 2_000
+    assert (np.square(counts - 200.0) / 200.0).sum() < 27.9  # p = .001

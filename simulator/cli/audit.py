@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import ALTERNATIVE, LEVEL, SAMPLES, SEED, SOURCE
+from simulator.cli.options import ALTERNATIVE, LEVEL, SAMPLES, SEED, SOURCE, WORKERS
 from simulator.cli.say import say
 from simulator.page.blocks import (
     Block,
@@ -70,7 +70,7 @@ def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
     type=click.IntRange(20),
     default=2000,
     show_default=True,
-    help="Users of the run that samples are drawn from.",
+    help="Users of the run that samples are drawn from, held in memory.",
 )
 @click.option(
     "--resamples",
@@ -131,6 +131,7 @@ def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
     type=click.Path(dir_okay=False, path_type=Path),
     help="JSON file; in the run's folder audit.json if left out.",
 )
+@WORKERS
 @click.option("--quiet", is_flag=True, help="Print nothing but the path of the file.")
 def audit(
     source: Path,
@@ -148,6 +149,7 @@ def audit(
     alternative: Alternative,
     analyses: tuple[str, ...],
     out: Path | None,
+    workers: int,
     quiet: bool,
 ) -> None:
     """Re-randomise the paired RUN (a run's folder or its log) and count, for every test and
@@ -165,6 +167,7 @@ def audit(
     from simulator.log.files import json_text, write_text
     from simulator.log.workspace import Workspace
     from simulator.report import find
+    from simulator.run.over_parts import parts_map
     from simulator.run.progress import board
     from simulator.stats import audit as audits
     from simulator.stats import fit_audit, units
@@ -172,17 +175,16 @@ def audit(
 
     with failures("the audit was interrupted; nothing was written"):
         log, home = find(source, inspect=False)
-        days = units.read(log, inspect=True).in_order(Workspace(home).declared_arms)
-        if metrics:
-            days = days.of_metrics(metrics)
-        control = log.metadata.control or days.arms[0]
-        chosen = sizes or tuple(sorted({min(n, days.n_users) for n in (100, 500, 2000)}))
-        with board(quiet=quiet) as progress:
+        with parts_map("processes", workers, home) as parts, board(quiet=quiet) as progress:
+            days = units.read(log, inspect=True, streamed=parts)
+            days = days.in_order(Workspace(home).declared_arms)
+            if metrics:
+                days = days.of_metrics(metrics)
             result = audits.audit(
                 days,
-                control,
+                log.metadata.control or days.arms[0],
                 repetitions=repetitions,
-                sizes=chosen,
+                sizes=sizes or tuple(sorted({min(n, days.n_users) for n in (100, 500, 2000)})),
                 seed=seed,
                 most=population,
                 resamples=resamples,

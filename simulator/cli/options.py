@@ -118,6 +118,13 @@ EXECUTOR = click.option(
     type=click.Choice(["serial", "processes", "ray"]),
     help="Where work is done (speed only).",
 )
+WORKERS = click.option(
+    "--workers",
+    type=COUNT,
+    default=1,
+    show_default=True,
+    help="Processes that read the users of a run, where they are millions (speed only).",
+)
 GATE = click.option(
     "--gate", is_flag=True, help="Exit code by the decision: 0 ship, 3 hold, 4 drop."
 )

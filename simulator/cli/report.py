@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 from simulator.cli.failure import failures
 from simulator.cli.options import (
     ALTERNATIVE,
-    COUNT,
     CSV,
     FOLDER,
     GATE,
@@ -27,6 +26,7 @@ from simulator.cli.options import (
     METRIC_FILE,
     SOURCE,
     TRACK,
+    WORKERS,
     written,
 )
 from simulator.cli.say import hand_on, leave_by_decision, say, say_report, tracker_of
@@ -202,13 +202,7 @@ TABLE = (
     metavar="NAME",
     help="Table of published experiments: which one; all of them, one line each, if left out.",
 )
-@click.option(
-    "--workers",
-    type=COUNT,
-    default=1,
-    show_default=True,
-    help="Processes that compare the users of a run, where they are millions (speed only).",
-)
+@WORKERS
 @CSV
 @TRACK
 def report(

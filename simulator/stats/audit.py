@@ -40,7 +40,7 @@ from simulator.stats.fit_audit import (
 from simulator.stats.intervals import Side
 from simulator.stats.looking import Looking, looking
 from simulator.stats.moments import Floats
-from simulator.stats.randomise import ROOM, Outcomes, Rate, draws, outcomes
+from simulator.stats.randomise import ROOM, Outcomes, Rate, draws, outcomes, population
 from simulator.stats.rule import STANDARD, OneTest, Rule
 from simulator.stats.unit_table import TableError
 from simulator.stats.user_days import UserDays
@@ -166,7 +166,8 @@ class Audit:
         control: the arm that the others are compared with.
         repetitions: samples of each size.
         n_users: that samples are drawn from.
-        rows, planted, wrong, looking, methods, decisions: what was counted.
+        rows, planted, wrong, looking, methods, decisions: what was counted; nothing is planted in
+            an arm whose mean is 0.
         without_methods: why nothing was counted of the verdict on methods; "" where it was, and
             where it was not asked for.
         left_out: by reason, metrics whose tests are not counted.
@@ -285,7 +286,7 @@ def audit(
         repetitions: samples per size.
         sizes: users in a sample.
         seed: decides the samples, and the users of the population where there are more than `most`.
-        most: users of the population that samples are drawn from.
+        most: users of the population that samples are drawn from, which are held in memory.
         resamples: also count permutation tests and BCa intervals, each of so many resamples, on the
             first samples of the largest size.
         predictions: also count the adjustment for predictions, on so many samples of the largest
@@ -307,8 +308,7 @@ def audit(
     every = ANALYSES + (resampled(resamples) if resamples else ())
     every += predicted(predictions) if predictions else ()
     counted = tuple(a for a in every if is_asked(a.name, analyses))
-    if days.n_users > most:
-        days = days.users(np.sort(np.random.default_rng(seed).permutation(days.n_users)[:most]))
+    days = days.users(population(days.n_users, most, seed))
     small = max((n for n in sizes if n * ROOM <= days.n_users), default=min(sizes))
     methods = fit_audit(
         days,
@@ -373,7 +373,8 @@ def audit(
             (o.arm, o.metric, a.name): _Tally(rule.test(days.metrics[o.metric]))
             for o in both
             for a in counted
-            if a.name in PLANTS and n == last and not analyses
+            # An arm that had nothing of a metric cannot be scaled to a lift.
+            if a.name in PLANTS and n == last and not analyses and o.means[1] != 0
         }
         for heads, tails in draws(days.n_users, n, repetitions, seed):
             for o in both:

@@ -30,6 +30,9 @@ ROOM = 4
 distribution.
 """
 
+PERMUTED = 1 << 22
+"""Users up to which a sample of them is the beginning of a permutation."""
+
 Pair = tuple[Moments, Moments]
 """Moments of the same samples under the null (both arms answer alike) and under the effect (each as
 it did).
@@ -163,6 +166,21 @@ def outcomes(days: UserDays, control: str, treatment: str, metric: str) -> Outco
         strata,
         np.column_stack(pasts) if pasts else None,
     )
+
+
+def population(n_users: int, most: int, seed: int) -> npt.NDArray[np.int64]:
+    """The users that samples are drawn from, ascending: all, or `most` of them, by chance.
+
+    Of up to PERMUTED users they are the first ones of a permutation; of more, Floyd's algorithm
+    draws them without a list of all (Bentley & Floyd, "Programming pearls: a sample of brilliance",
+    Communications of the ACM 1987). Any `most` of the users are as likely by both.
+    """
+    if n_users <= most:
+        return np.arange(n_users)
+    generator = np.random.default_rng(seed)
+    if n_users <= PERMUTED:
+        return np.sort(generator.permutation(n_users)[:most])
+    return np.sort(generator.choice(n_users, most, replace=False, shuffle=False))
 
 
 def draws(

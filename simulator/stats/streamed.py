@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from operator import methodcaller
 from typing import Any, TypeVar
 
@@ -67,6 +68,29 @@ def _whole(names: Iterable[str], part: str, pieces: Sequence[Piece], asks: bool)
 def _put_together(name: str, part: str, pieces: Sequence[Piece], asked: Collection[str]) -> Array:
     stretches = [getattr(piece(asked), part)[name] for piece in pieces]
     return np.concatenate(stretches, axis=min(stretches[0].ndim - 1, 1))
+
+
+def _some_of(
+    method: str, index: Array, pieces: Sequence[Piece], sizes: Sequence[int], map: Map
+) -> tuple[list[Any], Array, Array]:
+    """What a method makes of the units `index` `[k]` of each piece that has some of them (of the
+    first one, if none has); those units in ascending order, and where each of `index` is there.
+    """
+    own, place = np.sort(index), np.argsort(np.argsort(index, kind="stable"))
+    firsts = np.cumsum([0, *sizes])
+    some = [
+        Then(piece, methodcaller(method, own[low:high] - first))
+        for piece, first, (low, high) in zip(
+            pieces, firsts[:-1], pairwise(np.searchsorted(own, firsts)), strict=True
+        )
+        if high > low
+    ]
+    some = some or [Then(pieces[0], methodcaller(method, own))]
+    return list(map(partial(_of, _itself, None), some)), own, place
+
+
+def _itself(stretch: T) -> T:
+    return stretch
 
 
 @dataclass(frozen=True)
@@ -128,15 +152,8 @@ class StreamedDays(UserDays):
         return StreamedDays.of(replace(self, **changes), self.before, pieces, self.sizes, self.map)
 
     def users(self, index: Array) -> UserDays:
-        """Some of the users `[k]`, in memory; only the parts that they are in are read."""
-        parts: list[UserDays] = []
-        first = 0
-        own, place = np.sort(index), np.argsort(np.argsort(index, kind="stable"))
-        for piece, n in zip(self.pieces, self.sizes, strict=True):
-            here = own[(own >= first) & (own < first + n)]
-            if len(here) or not parts:
-                parts.append(piece(None).users(here - first))
-            first += n
+        """Some of the users `[k]`, in memory: each part that some are in says what they had."""
+        parts, own, place = _some_of("users", index, self.pieces, self.sizes, self.map)
         together = UserDays(
             self.arms,
             len(index),
@@ -204,7 +221,7 @@ class StreamedDays(UserDays):
         }
         pieces = [_TablePiece(piece, terms, unit, span) for piece in self._placed()]
         outline = nobody._build(unit, span)
-        return StreamedTable.of(outline, self.n_users, self.assigned, pieces, self.map)
+        return StreamedTable.of(outline, self.sizes, self.assigned, pieces, self.map)
 
 
 def _among_all(
@@ -257,19 +274,24 @@ class StreamedTable(UnitTable):
 
     Attributes:
         about: a table of no unit with the same columns.
-        n: units.
+        sizes: units of each stretch.
         pieces: give the stretches; covariates and groups are there whatever metrics are named.
         map: computes what is said of them.
     """
 
     about: UnitTable = field(kw_only=True)
-    n: int = field(kw_only=True)
+    sizes: tuple[int, ...] = field(kw_only=True)
     pieces: tuple[Piece, ...] = field(kw_only=True)
     map: Map = field(kw_only=True)
 
     @classmethod
     def of(
-        cls, about: UnitTable, n: int, assigned: Array | None, pieces: Sequence[Piece], map: Map
+        cls,
+        about: UnitTable,
+        sizes: Sequence[int],
+        assigned: Array | None,
+        pieces: Sequence[Piece],
+        map: Map,
     ) -> StreamedTable:
         """The table of `pieces`, of which `about` says all but the values."""
         return cls(
@@ -282,7 +304,7 @@ class StreamedTable(UnitTable):
             covariates=_whole(about.covariates, "covariates", pieces, False),
             groups=_whole(about.groups, "groups", pieces, False),
             about=about,
-            n=n,
+            sizes=tuple(sizes),
             pieces=tuple(pieces),
             map=map,
         )
@@ -290,7 +312,7 @@ class StreamedTable(UnitTable):
     @property
     def n_units(self) -> int:
         """Number of units, those with zeros included."""
-        return self.n
+        return sum(self.sizes)
 
     @property
     def outline(self) -> UnitTable:
@@ -314,6 +336,31 @@ class StreamedTable(UnitTable):
         pieces = [SameStretch(own) for own in zip(*of_tables, strict=True)]
         return iter(self.map(partial(_of, function, metrics), pieces))
 
+    def where(self, keep: Array) -> UnitTable:
+        """The units at `keep` (a mask or an index array over units), in memory: each part that
+        some are in says what they had.
+        """
+        index = np.flatnonzero(keep) if keep.dtype == bool else keep
+        parts, own, place = _some_of("where", index, self.pieces, self.sizes, self.map)
+
+        def together(part: str) -> dict[str, Array]:
+            columns: dict[str, list[Array]] = {
+                name: [getattr(one, part)[name] for one in parts] for name in getattr(self, part)
+            }
+            return {name: np.concatenate(found, axis=-1) for name, found in columns.items()}
+
+        table = UnitTable(
+            self.unit,
+            self.arms,
+            self.metrics,
+            together("numerators"),
+            together("denominators"),
+            None if self.assigned is None else self.assigned[own],
+            covariates=together("covariates"),
+            groups=together("groups"),
+        )
+        return table.where(place)
+
     def of_levels(self, group: str) -> Iterator[tuple[str, UnitTable]]:
         """The units of each level of a group, levels in ascending order."""
         for name in self.levels(group):
@@ -321,12 +368,12 @@ class StreamedTable(UnitTable):
 
     def _of_level(self, group: str, level: Any) -> UnitTable:
         found = list(self.mapped(partial(_members, group, level), ()))
-        n = sum(n for n, _ in found)
+        sizes = [n for n, _ in found]
         assigned = None if self.assigned is None else np.concatenate([own for _, own in found])
-        return self._then(partial(_at_level, group, level), self.about, n, assigned)
+        return self._then(partial(_at_level, group, level), self.about, sizes, assigned)
 
     def _bound(self, metric: str, share: float) -> float:
-        size = self.n * (len(self.arms) if self.paired else 1)
+        size = self.n_units * (len(self.arms) if self.paired else 1)
         over, rank = partial(self.mapped, metrics=[metric]), size - 1 - int(share * size)
         columns = partial(_all_sums, metric)
         found = selection.order_statistics(over, columns, {metric: [rank]}, {metric: size})
@@ -334,18 +381,18 @@ class StreamedTable(UnitTable):
 
     def _cut(self, bounds: Mapping[str, Any]) -> UnitTable:
         about = self.about._cut(bounds)
-        return self._then(partial(_cut, bounds), about, self.n, self.assigned)
+        return self._then(partial(_cut, bounds), about, self.sizes, self.assigned)
 
     def _then(
         self,
         step: Callable[[UnitTable], UnitTable],
         about: UnitTable,
-        n: int,
+        sizes: Sequence[int],
         assigned: Array | None,
     ) -> UnitTable:
         """The table that a step makes of each stretch."""
         pieces = [Then(piece, step) for piece in self.pieces]
-        return StreamedTable.of(about, n, assigned, pieces, self.map)
+        return StreamedTable.of(about, sizes, assigned, pieces, self.map)
 
 
 def _at_level(group: str, level: Any, table: UnitTable) -> UnitTable:

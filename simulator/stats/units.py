@@ -25,15 +25,21 @@ from simulator.stats.unit_table import Array, TableError, in_few_bytes
 from simulator.stats.user_days import UserDays
 
 
-def read(log: EventLog, metrics: Iterable[str] | None = None, *, inspect: bool = False) -> UserDays:
+def read(
+    log: EventLog,
+    metrics: Iterable[str] | None = None,
+    *,
+    inspect: bool = False,
+    streamed: Map | None = None,
+) -> UserDays:
     """Sum a log: memory grows with users and days, not with impressions. The arguments and errors
     are those of `UserSums` and `part_sums.add_up`.
 
     Args:
-        log, metrics: of `UserSums`.
+        log, metrics, streamed: of `UserSums`.
         inspect: of `part_sums.add_up`.
     """
-    sums = UserSums(log, metrics)
+    sums = UserSums(log, metrics, streamed=streamed)
     add_up(log, [sums], inspect=inspect)
     return sums.user_days()
 
