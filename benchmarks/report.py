@@ -1,7 +1,7 @@
 """The report of a big run: CPU and wall seconds and peak memory of `abtest report` on a made log.
 
     python -m benchmarks.report [--users 1000000] [--days 1] [--impressions 12] [--workers 2]
-                                [--before TREE]
+                                [--resamples 0] [--before TREE]
 
 The log has two arms of the same users, `impressions` a user, day and arm, and every kind of
 feedback. It lies in a folder as a run leaves it, in parts of 100,000 users that were added up; what
@@ -137,9 +137,11 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--impressions", type=int, default=12)
     parser.add_argument("--workers", type=int, default=2, help="of the report by several")
+    parser.add_argument("--resamples", default="0", help="of each report")
     parser.add_argument("--before", type=Path, help="folder of another revision")
     given = parser.parse_args()
     own = Path(__file__).resolve().parents[1]
+    asked = ("--resamples", given.resamples)
     trees = {"this revision": own}
     if given.before is not None:
         trees = {"before": given.before.resolve(), **trees}
@@ -157,15 +159,15 @@ def main() -> None:
         warm.mkdir()
         make(warm, 100, 1, 12)
         for name, tree in trees.items():
-            report(warm, tree)  # compiles
-            print(f"abtest report, {name}: {report(home, tree)}")
+            report(warm, tree, *asked)  # compiles
+            print(f"abtest report, {name}: {report(home, tree, *asked)}")
             found.append((home / "report.json").read_text(encoding="utf-8"))
-        several = report(home, own, "--workers", str(given.workers))
+        several = report(home, own, *asked, "--workers", str(given.workers))
         print(f"abtest report, this revision, {given.workers} processes: {several}")
         found.append((home / "report.json").read_text(encoding="utf-8"))
         for file in (CLAIM, LEDGER):
             home.joinpath(file).unlink()
-        print(f"abtest report, this revision, by rows: {report(home, own)}")
+        print(f"abtest report, this revision, by rows: {report(home, own, *asked)}")
         found.append((home / "report.json").read_text(encoding="utf-8"))
         most = max(difference(found[-1], other) for other in found[:-1])
         print(f"largest relative difference between the reports: {most:.1g}")

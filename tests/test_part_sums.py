@@ -26,7 +26,8 @@ from simulator.report import reading
 from simulator.report.gather import gather
 from simulator.report.stored import encode
 from simulator.run.over_parts import parts_map
-from simulator.stats import units
+from simulator.stats import keyed_draws, units
+from simulator.stats.choices import Choices
 from tests.worlds import simulate_scenario, tiny_scenario
 
 NETWORK = {"policy": "bpr", "params": {"width": 4, "training": {"epochs": 1}}, "fits": 2}
@@ -95,11 +96,12 @@ def test_a_report_of_sums_is_that_of_rows(
         np.testing.assert_allclose(one, other, 1e-12)
 
 
-def test_processes_say_what_one_says(run: Path) -> None:
-    log = EventLog.open(run / "log")
-    alone = gather(log, runtime=None, progress=silent)
+def test_processes_say_what_one_says(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keyed_draws, "KEYED", 0)
+    log, choices = EventLog.open(run / "log"), Choices(resamples=100)
+    alone = gather(log, runtime=None, progress=silent, choices=choices)
     with parts_map("processes", 2, run) as parts:
-        together = gather(log, runtime=None, progress=silent, parts=parts)
+        together = gather(log, runtime=None, progress=silent, choices=choices, parts=parts)
     assert encode(together) == encode(alone)
 
 

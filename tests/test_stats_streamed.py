@@ -17,6 +17,7 @@ from simulator.report.spread import distributions
 from simulator.stats import (
     audit,
     checks,
+    keyed_draws,
     passes,
     quantiles,
     randomise,
@@ -134,6 +135,7 @@ OF_USERS: dict[str, Callable[[UserDays], Any]] = {
     "sample ratio": lambda d: checks.sample_ratio(d.by("user")),
     "sample ratio by day": checks.sequential_sample_ratio,
     "novelty": lambda d: checks.novelty(d, "a"),
+    "resampled": lambda d: keyed_draws.resampled(d.by("user"), "a", ["b"], repetitions=130, seed=4),
     "other arms first": lambda d: verdict.lifts(d.in_order(("b", "a")).by("user"), "b"),
 }
 

@@ -15,10 +15,19 @@ import numpy as np
 
 from policies.base import Progress
 from simulator.report.content import Alternative
-from simulator.stats import contrasts, quantiles, resampling, segments, tests, verdict
+from simulator.stats import (
+    contrasts,
+    keyed_draws,
+    quantiles,
+    resampling,
+    segments,
+    tests,
+    verdict,
+)
 from simulator.stats.adjustment import post_stratified, winsorised
 from simulator.stats.choices import Choices
 from simulator.stats.intervals import METHODS, TITLES, Side, is_proportion
+from simulator.stats.keyed_draws import Resampled
 from simulator.stats.moments import Floats, Moments, relative
 from simulator.stats.unit_table import TableError, UnitTable
 
@@ -65,6 +74,12 @@ def compute_otherwise(
         if p >= segments.DEPENDENT and _levels(table, name) > 1
     ]
     samples = contrasts.TableMoments(table, {})
+    keyed: dict[tuple[str, str], Resampled] = {}
+    if choices.resamples and table.n_units >= keyed_draws.KEYED:
+        n, seed, level = choices.resamples, choices.seed, choices.level
+        keyed = keyed_draws.resampled(
+            table, control, treatments, repetitions=n, seed=seed, level=level
+        )
     alternatives: list[Alternative] = []
     done, of = 0, len(treatments) * len(table.numerators)
     for arm in treatments:
@@ -81,7 +96,8 @@ def compute_otherwise(
             alternatives += [pair.quantile(name, level) for name, level in QUANTILES.items()]
             alternatives += [pair.stratified(group) for group in strata]
             if choices.resamples:
-                alternatives += pair.resampled()
+                drawn = keyed[metric, arm] if keyed else pair.drawn()
+                alternatives += pair.resampled(drawn)
                 done += 1
                 if progress is not None:
                     progress("report: resampling", done, of, {})
@@ -188,18 +204,23 @@ class _Pair:
         """A note where the verdict is one-sided, and a method beside it is not."""
         return "" if self.side == "two-sided" else "two-sided"
 
-    def resampled(self) -> Iterator[Alternative]:
+    def drawn(self) -> Resampled:
         """A randomisation test and a BCa interval."""
         base, other = self.values()
         paired, n, seed = self.table.paired, self.choices.resamples, self.choices.seed
-        level, also = self.choices.level, self.both_sides()
-        beside = f", {also}" if also else ""
         test = resampling.permutation(*self.alike(), paired=paired, repetitions=n, seed=seed)
-        yield self.by("permutation", p=float(test.p), note=f"{n:,} permutations{beside}")
-        low, high = resampling.bootstrap(
-            base, other, paired=paired, repetitions=n, seed=seed, level=level
+        interval = resampling.bootstrap(
+            base, other, paired=paired, repetitions=n, seed=seed, level=self.choices.level
         )
         lift = float(relative(base.mean(), other.mean())) if len(base) else math.nan
-        if low == high and lift != 0.0:  # each arm has one value: see `verdict.ends`
+        return Resampled(float(test.p), lift, interval)
+
+    def resampled(self, drawn: Resampled) -> Iterator[Alternative]:
+        """What is drawn, in words."""
+        n, also = self.choices.resamples, self.both_sides()
+        beside = f", {also}" if also else ""
+        yield self.by("permutation", p=drawn.p, note=f"{n:,} permutations{beside}")
+        low, high = drawn.interval
+        if low == high and drawn.lift != 0.0:  # each arm has one value: see `verdict.ends`
             low = high = math.nan
-        yield self.by("BCa bootstrap", lift, low, high, note=f"{n:,} samples{beside}")
+        yield self.by("BCa bootstrap", drawn.lift, low, high, note=f"{n:,} samples{beside}")

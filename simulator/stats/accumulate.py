@@ -1,6 +1,6 @@
 """Compiled sums of samples: the sums and products of the units of each group, in one pass, and the
-sums of the units that each of many coins picks. Their order of addition is written here, so that
-they are the same on every processor.
+sums of the units that each of many coins picks, or many draws keyed by unit. Their order of
+addition is written here, so that they are the same on every processor.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from policies.jit import njit
+from policies.philox import philox_words
 
 Floats = npt.NDArray[np.float64]
+
+DRAWS = 64
+"""Draws that are made at once: 8 counters of Philox give 16 bits to each."""
 
 NIBBLE = 4
 """Units of which the sums over every subset are made once: 16 of them."""
@@ -115,3 +119,48 @@ def sums_of_heads(heads: npt.NDArray[Any], values: Floats) -> tuple[Floats, Floa
     sums = np.zeros((len(heads), 4))
     _add_heads(np.ascontiguousarray(bits.T), padded, sums)
     return np.bitwise_count(bits).sum(axis=1, dtype=np.float64), sums
+
+
+@njit(nogil=True)
+def add_draws(
+    values: Any, group: Any, first: Any, seed: Any, purpose: Any, lane: Any, limits: Any, sums: Any
+) -> None:
+    """Add units to the sums of their groups under every draw: a draw counts a unit as often as
+    there are `limits` that its 16 random bits, keyed by unit and draw, reach.
+
+    Args:
+        values: `[units, >= c]`, of which the first c columns are added.
+        group: `[units]`; units of a group below 0 are left out.
+        first: number of the first unit.
+        seed, purpose, lane: of the random numbers.
+        limits: `[l]` int32.
+        sums: `[R / DRAWS, groups, c, DRAWS]`, a block of draws in one piece: it stays in the cache
+            while the units go by.
+    """
+    counters, words = np.empty((4, 8), np.uint32), np.empty((4, 8), np.uint32)
+    bits, counts = np.empty(DRAWS, np.int32), np.empty(DRAWS, np.int32)
+    often = np.empty(DRAWS)
+    counters[2], counters[3] = purpose, lane
+    for block in range(len(sums)):
+        for unit in range(len(values)):
+            if group[unit] < 0:
+                continue
+            for i in range(8):
+                counters[0, i], counters[1, i] = first + unit, 8 * block + i
+            philox_words(seed, counters, 8, words)
+            for word in range(4):
+                for i in range(8):
+                    bits[16 * word + i] = words[word, i] & np.uint32(0xFFFF)
+                    bits[16 * word + 8 + i] = words[word, i] >> np.uint32(16)
+            counts[:] = 0
+            for limit in limits:
+                for r in range(DRAWS):
+                    counts[r] += bits[r] >= limit
+            often[:] = counts
+            of_group = sums[block, group[unit]]
+            for c in range(sums.shape[2]):
+                value = values[unit, c]
+                if value != 0.0:
+                    own = of_group[c]
+                    for r in range(DRAWS):
+                        own[r] += value * often[r]

@@ -149,11 +149,16 @@ class UnitInfluence:
         return [cls(metric, totals) for totals in _totals(tables, metric, (control, treatment))]
 
     def __call__(self, stretch: UnitTable) -> Floats:
+        base, other = self.of_arms(stretch)
+        return other - base if stretch.paired else np.concatenate((-base, other))
+
+    def of_arms(self, stretch: UnitTable) -> tuple[Floats, Floats]:
+        """How much each unit of either arm moves that arm's own mean or ratio."""
         base, other = (
             _influence(*stretch.sums(self.metric, arm), totals)
             for arm, totals in self.totals.items()
         )
-        return other - base if stretch.paired else np.concatenate((-base, other))
+        return base, other
 
 
 def estimate(table: UnitTable, metric: str, arm: str) -> ArmFigure:

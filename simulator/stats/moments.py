@@ -237,16 +237,32 @@ def split_by(control: Floats, treatment: Floats, heads: npt.NDArray[Any]) -> Mom
     """
     c, t = (v - v.mean() for v in (control, treatment))
     m, sums = sums_of_heads(heads, np.stack([c, np.square(c), t, np.square(t)], axis=1))
-    n = len(c) - m
+    return split_by_sums((control.mean(), treatment.mean()), len(c), matmul(c, c), m, sums)
+
+
+def split_by_sums(
+    means: tuple[Number, Number], units: int, squares: Number, m: Floats, sums: Floats
+) -> Moments:
+    """The same from sums of values less their `means`.
+
+    Args:
+        means: of all units under the control and the treatment.
+        units: how many.
+        squares: the sum of the control's squared values over all units.
+        m: `[R]` heads.
+        sums: `[R, 4]` over heads, of the control's values, their squares, the treatment's, and
+            their squares.
+    """
+    n = units - m
     with np.errstate(divide="ignore", invalid="ignore"):
         mean_c, mean_t = -sums[:, 0] / n, sums[:, 2] / m
         # One unit has no variance: by rounding it would be 0 / 0, or anything over 0.
-        v = ((matmul(c, c) - sums[:, 1]) / n - np.square(mean_c)) / np.where(n > 1, n - 1.0, np.nan)
+        v = ((squares - sums[:, 1]) / n - np.square(mean_c)) / np.where(n > 1, n - 1.0, np.nan)
         w = (sums[:, 3] / m - np.square(mean_t)) / np.where(m > 1, m - 1.0, np.nan)
     v, w = np.maximum(v, 0.0), np.maximum(w, 0.0)
     return Moments(
-        control.mean() + mean_c,
-        treatment.mean() + mean_t,
+        means[0] + mean_c,
+        means[1] + mean_t,
         v,
         w,
         0.0,

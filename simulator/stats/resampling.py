@@ -55,16 +55,27 @@ def permutation(
     for heads in coins(n, repetitions, seed, share):
         if paired:
             d = treatment - control
-            signs = 1.0 - 2.0 * heads
-            mean = matmul(signs, d) / n
-            t = mean / np.sqrt(
-                np.maximum((np.square(d).sum() / n - np.square(mean)) / (n - 1.0), 1e-300)
-            )
+            t = t_of_twins(matmul(1.0 - 2.0 * heads, d), np.square(d).sum(), n)
         else:
             t = tests.t_test(moments.split_by(pooled, pooled, heads)).statistic
-        with np.errstate(invalid="ignore"):
-            count += int(np.count_nonzero(np.abs(t) >= abs(observed) * (1.0 - 1e-12)))
+        count += as_far(t, observed)
     return Test(observed, np.nan, (1.0 + count) / (1.0 + repetitions))
+
+
+def t_of_twins(sums: Floats, squares: float, n: int) -> Floats:
+    """Student's t of `n` differences with random signs, from their sum `[R]` under each assignment
+    and the sum of their squares, which is the same under all.
+    """
+    mean = sums / n
+    return np.asarray(
+        mean / np.sqrt(np.maximum((squares / n - np.square(mean)) / (n - 1.0), 1e-300))
+    )
+
+
+def as_far(t: Floats, observed: float) -> int:
+    """How many of the statistics are at least as far out as the observed one."""
+    with np.errstate(invalid="ignore"):
+        return int(np.count_nonzero(np.abs(t) >= abs(observed) * (1.0 - 1e-12)))
 
 
 def bootstrap(
@@ -82,12 +93,29 @@ def bootstrap(
     Split arms are drawn separately; the acceleration is then that of all units' influences
     together. NaN where the lift is not defined or does not vary.
     """
-    from scipy.special import ndtr, ndtri
-
     if min(len(control), len(treatment)) < 2 or control.mean() == 0:
         return Interval(np.nan, np.nan)
     observed = moments.relative(control.mean(), treatment.mean())
     lifts = _bootstrapped(control, treatment, paired, repetitions, seed)
+    influence = _jackknife(control, treatment, paired)
+    powers = np.square(influence).sum(), (influence * influence * influence).sum()
+    return accelerated(observed, lifts, powers, level)
+
+
+def accelerated(
+    observed: float, lifts: Floats, influences: tuple[float, float], level: float
+) -> Interval:
+    """The BCa interval of a lift.
+
+    Args:
+        observed: the lift.
+        lifts: `[R]` of the resamples.
+        influences: of all units on the lift, the sums of their squares and of their cubes; any
+            scale will do.
+        level: of the interval.
+    """
+    from scipy.special import ndtr, ndtri
+
     lifts = lifts[np.isfinite(lifts)]
     if not len(lifts) or np.ptp(lifts) == 0:
         return Interval(np.nan, np.nan)
@@ -95,10 +123,8 @@ def bootstrap(
         lifts
     )
     bias = ndtri(np.clip(below, 0.5 / len(lifts), 1 - 0.5 / len(lifts)))
-    influence = _jackknife(control, treatment, paired)
-    acceleration = (influence * influence * influence).sum() / (
-        6.0 * power(float(np.square(influence).sum()), 1.5)
-    )
+    squares, cubes = influences
+    acceleration = cubes / (6.0 * power(float(squares), 1.5))
     z = bias + ndtri(np.array([0.5 - level / 2.0, 0.5 + level / 2.0]))
     low, high = np.quantile(lifts, ndtr(bias + z / (1.0 - acceleration * z)))
     return Interval(float(low), float(high))

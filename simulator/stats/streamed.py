@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from operator import methodcaller
 from typing import Any, TypeVar
 
@@ -325,6 +325,18 @@ class StreamedTable(UnitTable):
         """What a function says of the units of each part of the log."""
         return iter(self.map(partial(_of, function, metrics), self.pieces))
 
+    def numbered(
+        self,
+        function: Callable[[tuple[int, UnitTable]], T],
+        metrics: Collection[str] | None = None,
+    ) -> Iterator[T]:
+        """`mapped`, of a function that also takes the number of the first unit of a stretch."""
+        firsts = accumulate(self.sizes[:-1], initial=0)
+        steps = [
+            Then(own, partial(_numbered, n)) for n, own in zip(firsts, self.pieces, strict=True)
+        ]
+        return iter(self.map(partial(_of, function, metrics), steps))
+
     def _mapped_with(
         self,
         others: Sequence[UnitTable],
@@ -393,6 +405,10 @@ class StreamedTable(UnitTable):
         """The table that a step makes of each stretch."""
         pieces = [Then(piece, step) for piece in self.pieces]
         return StreamedTable.of(about, sizes, assigned, pieces, self.map)
+
+
+def _numbered(first: int, table: UnitTable) -> tuple[int, UnitTable]:
+    return first, table
 
 
 def _at_level(group: str, level: Any, table: UnitTable) -> UnitTable:

@@ -221,6 +221,14 @@ class UnitTable:
         """
         yield function(self)
 
+    def numbered(
+        self,
+        function: Callable[[tuple[int, UnitTable]], T],
+        metrics: Collection[str] | None = None,
+    ) -> Iterator[T]:
+        """`mapped`, of a function that also takes the number of the first unit of a stretch."""
+        yield function((0, self))
+
     def _mapped_with(
         self,
         others: Sequence[UnitTable],
