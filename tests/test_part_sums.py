@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -107,6 +108,7 @@ def test_processes_say_what_one_says(run: Path, monkeypatch: pytest.MonkeyPatch)
 
 COMMANDS = {
     "audit": ("--repetitions", "100", "--sizes", "20", "--population", "25", "--metric", "click"),
+    "power": ("--lift", "1%", "--simulate", "100"),
 }
 
 
@@ -114,24 +116,32 @@ COMMANDS = {
 def test_a_command_writes_the_same_by_any_number_of_workers(
     command: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def written(*more: str) -> bytes:
+    said: list[str] = []
+
+    def written(*more: str) -> str:
         out = tmp_path / "found.json"
         asked = [command, str(run), *COMMANDS[command], "--out", str(out), *more]
-        assert CliRunner().invoke(main, asked, catch_exceptions=False).exit_code == 0
-        return out.read_bytes()
+        answer = CliRunner().invoke(main, asked, catch_exceptions=False)
+        assert answer.exit_code == 0
+        said.append(answer.output)
+        return out.read_text(encoding="utf-8")
 
     two = written("--workers", "2")
+    assert ("Not simulated: an arm of the users that" in said[-1]) == (command == "power")
     assert two == written("--workers", "1")
     monkeypatch.setattr(units, "STREAMED", 1 << 22)
-    assert two == written()
+    one, other = json.loads(two), json.loads(written())
+    assert texts(one) == texts(other)
+    np.testing.assert_allclose(list(numbers(one)), list(numbers(other)), 1e-12, 1e-14)
 
 
-def test_workers_are_for_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["report", "power"])
+def test_workers_are_for_runs(command: str, tmp_path: Path) -> None:
     table = tmp_path / "users.csv"
     table.write_text("user,arm,clicks\n1,control,2\n2,new,3\n")
-    said = CliRunner().invoke(main, ["report", str(table), "--workers", "2"])
+    said = CliRunner().invoke(main, [command, str(table), "--workers", "2"])
     assert said.exit_code == 2
-    assert "--workers: for runs; " in said.output
+    assert f"--workers: for runs; {table} is a table" in said.output
 
 
 def texts(tree: Any) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 
 from simulator.log.metrics import chosen
-from simulator.stats import durations, verdict
+from simulator.stats import durations, power, verdict
 from simulator.stats.durations import DRAWS, DaysNeeded, Duration
 from simulator.stats.power import Arms
 from simulator.stats.user_days import UserDays
@@ -19,7 +20,7 @@ def test_draws_of_means_have_their_normal_law() -> None:
     random = np.random.default_rng(1)
     x = random.gamma(2.0, 1.0, 60)
     columns = np.stack([x, x + random.normal(0.0, 0.1, 60), np.full(60, 3.0), 100 - x])
-    drawn = durations._drawn_means(columns)
+    drawn = durations._drawn_means(columns.mean(axis=1), np.cov(columns) / 60)
     assert drawn.shape == (4, 1 + DRAWS)
     assert drawn[:, 0] == pytest.approx(columns.mean(axis=1))
     assert (drawn[2] == 3.0).all()
@@ -40,7 +41,16 @@ def test_the_past_takes_the_same_from_every_day() -> None:
     daily += past[:, None]
     slope = np.polyfit(past, daily.mean(axis=1), 1)[0]
     expected = daily - slope * (past - past.mean())[:, None]
-    assert durations._adjusted(daily, past) == pytest.approx(expected)
+    assert adjusted(daily, past) == pytest.approx(expected)
+
+
+def adjusted(daily: np.ndarray, past: np.ndarray) -> np.ndarray:
+    """What an adjusted split compares of the users `[n, D]`."""
+    days = days_of(np.stack([daily, daily]), past)
+    over = partial(days.mapped, terms=["click"])
+    base = durations._Daily.of(over, days, "click", "a")
+    regressed = power.past_of(days.by("user"), "click", "a", over, base.means)
+    return durations._Sides(base, None).adjusted(over, regressed).daily(days)[1]
 
 
 def days_of(
@@ -85,7 +95,7 @@ def test_twins_a_split_and_an_adjusted_one_come_in_the_order_of_plans() -> None:
         assert (one.lasting <= 1).all()
     mean, d = both[0].mean(), (both[1] - both[0]).mean(axis=1)
     assert found["paired"].spread[0] == pytest.approx(d.var(ddof=1) / mean**2)
-    left = durations._adjusted(both[0], past).mean(axis=1)
+    left = adjusted(both[0], past).mean(axis=1)
     factor = 1 / 0.2 + 1 / 0.8
     assert found["cuped"].spread[0] == pytest.approx(factor * left.var(ddof=1) / mean**2)
     within = both[0].var(axis=1, ddof=1).mean() / 3
@@ -99,13 +109,17 @@ def test_twins_a_split_and_an_adjusted_one_come_in_the_order_of_plans() -> None:
 def test_a_ratio_is_linearised_over_users_and_days() -> None:
     both = np.round(np.abs(cube()))
     days = days_of(both)
-    daily = durations._by_days(days, "click_rate", "b")
+
+    def by_days(days: UserDays, metric: str, arm: str) -> np.ndarray:
+        return durations._Daily.of(days.mapped, days, metric, arm)(days)
+
+    daily = by_days(days, "click_rate", "b")
     top, bottom = both[1], 2 * both[1] + 1
     ratio = top.sum() / bottom.sum()
     assert daily == pytest.approx(ratio + (top - ratio * bottom) / bottom.mean())
     split = replace(days, assigned=np.arange(40) % 2)
-    assert durations._by_days(split, "click_rate", "b").shape == (20, 3)
-    assert durations._by_days(split, "click", "a") == pytest.approx(both[0, ::2])
+    assert by_days(split, "click_rate", "b").shape == (20, 3)
+    assert by_days(split, "click", "a") == pytest.approx(both[0, ::2])
 
 
 def one(spread: float, lasting: float, days: int = 5) -> Duration:

@@ -789,20 +789,25 @@ def test_a_pilot_of_a_split_is_of_its_control() -> None:
 
 def test_a_past_that_tells_nothing_is_none() -> None:
     base = past_table(True).numerators["x"][0]
+
+    def past(table: UnitTable, metric: str = "x") -> np.ndarray | None:
+        found = power.past_of(table, metric, "a", table.mapped, lambda _: base)
+        return None if found is None else found(table)
+
     for covariates in ({"x": np.ones(40)}, {"x": np.ones(40), "other": np.ones(40)}):
         flat = past_table(True, **covariates)
-        assert power.past_of(flat, "x", "a", base) is None
+        assert past(flat) is None
         assert power.pilot(flat, "x", "a").correlation is None
     declared = past_table(True)
     metric = replace(declared.metrics["x"], covariates=("other", "gone"))
     declared = replace(declared, metrics={**declared.metrics, "x": metric})
-    found = power.past_of(declared, "x", "a", base)
+    found = past(declared)
     assert found is not None
     assert found.tolist() == declared.covariates["other"].tolist()
     nothing = replace(metric, covariates=())
     none = replace(declared, metrics={**declared.metrics, "x": nothing})
-    assert power.past_of(none, "x", "a", base) is None
-    assert power.past_of(past_table(True), "y", "a", base) is None
+    assert past(none) is None
+    assert past(past_table(True), "y") is None
     # A past that is the value itself leaves a little for a plan to divide by.
     same = power.pilot(past_table(True, x=base), "x", "a")
     assert same.correlation == 0.999999

@@ -19,6 +19,7 @@ from simulator.stats import (
     checks,
     keyed_draws,
     passes,
+    power,
     quantiles,
     randomise,
     selection,
@@ -27,9 +28,10 @@ from simulator.stats import (
 )
 from simulator.stats.adjustment import post_stratified, pre_periods, winsorised
 from simulator.stats.contrasts import PairValues
-from simulator.stats.power import pilot
+from simulator.stats.durations import durations
 from simulator.stats.segments import dependence, segments
 from simulator.stats.streamed import StreamedDays
+from simulator.stats.unit_table import UnitTable
 from simulator.stats.user_days import UserDays
 
 NAMES = ("click", "watch_time", "click_rate", "return")
@@ -102,6 +104,23 @@ def near(one: Any, other: Any) -> None:
         assert one == other
 
 
+def by_columns(some: UserDays) -> UserDays:
+    """With clicks that are adjusted for two columns of the past."""
+    click = replace(some.metrics["click"], covariates=("click", "click_rate"))
+    return replace(some, metrics={**some.metrics, "click": click})
+
+
+def needs_by_day(some: UserDays, metric: str) -> Any:
+    """What durations are measured as (of the share that lasts the rest: a small one is what that
+    leaves), and the days that users need. Draws go by a root of a covariance, which has eight
+    digits.
+    """
+    return [
+        (design, one.spread[0], 1.0 - one.lasting[0], one.needed(500, 0.1))
+        for design, one in durations(some, metric, "a", "b").items()
+    ]
+
+
 OF_USERS: dict[str, Callable[[UserDays], Any]] = {
     "lifts": lambda d: verdict.lifts(d.by("user"), "a"),
     "lifts of a day": lambda d: verdict.lifts(d.by("user", first=1, until=2), "a"),
@@ -112,7 +131,12 @@ OF_USERS: dict[str, Callable[[UserDays], Any]] = {
     ),
     "segments": lambda d: segments(d.by("user"), "a"),
     "dependence": lambda d: dependence(d.by("user")),
-    "pilots": lambda d: [pilot(d.by("user"), name, "a", "b") for name in ("click", "click_rate")],
+    "pilots": lambda d: [
+        power.pilot(d.by("user"), name, "a", "b") for name in ("click", "click_rate")
+    ],
+    "durations": lambda d: [needs_by_day(d, name) for name in ("click", "click_rate")],
+    "pilot by several columns": lambda d: power.pilot(by_columns(d).by("user"), "click", "a", "b"),
+    "durations by several columns": lambda d: needs_by_day(by_columns(d), "click"),
     "looks": lambda d: [
         sequential.successive(
             [d.by("user", until=day) for day in range(1, DAYS + 1)], name, "a", "b"
@@ -294,3 +318,23 @@ def test_a_large_population_is_drawn_without_a_list_of_all(
     counts = np.array([pairs.count(pair) for pair in combinations(range(5), 2)])
     assert counts.sum() == 2_000
     assert (np.square(counts - 200.0) / 200.0).sum() < 27.9  # p = .001
+
+
+@pytest.mark.parametrize("split", [False, True], ids=["paired", "split"])
+def test_power_is_simulated_on_a_sample_of_users_who_stay_in_files(
+    split: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = days(split=split)
+    expected = {n: people(whole.by("user"), n) for n in (N, 200)}
+    monkeypatch.setattr("simulator.stats.streamed._put_together", no_whole_column)
+    for n in (N, 200):
+        monkeypatch.setattr(power, "DRAWN_FROM", n)
+        near(
+            power.population(power.at_hand(streamed(whole).by("user")), "click", "a", "b"),
+            expected[n],
+        )
+
+
+def people(table: UnitTable, n: int) -> Any:
+    assert power.at_hand(table) is table
+    return power.population(table.where(randomise.population(N, n, 0)), "click", "a", "b")

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from simulator.cli.failure import failures
-from simulator.cli.options import ALTERNATIVE, FILE, LEVEL, METRIC_FILE, SAMPLES, SOURCE
+from simulator.cli.options import (
+    ALTERNATIVE,
+    FILE,
+    LEVEL,
+    METRIC_FILE,
+    SAMPLES,
+    SOURCE,
+    WORKERS,
+    written,
+)
 from simulator.cli.say import say
 from simulator.page.terminal import show
 
@@ -112,8 +122,8 @@ class Wish:
     type=SAMPLES,
     default=0,
     help=(
-        "Also simulate the power curve with so many samples a point: on the users of the source, or"
-        " on gamma-distributed ones."
+        "Also simulate the power curve with so many samples a point: on the users of the source (of"
+        " millions on 65,536), or on gamma-distributed ones."
     ),
 )
 @click.option("--mean", type=float, help="By hand: control mean per user.")
@@ -195,6 +205,7 @@ class Wish:
     type=FILE,
     help="Write figures and power curves as JSON.",
 )
+@WORKERS
 @click.option(
     "--replay",
     "of_replay",
@@ -269,21 +280,22 @@ def power(
     roles = {name: options.pop(name) for name in ("successes", "guardrails", "directions")}
     metric_file, ratios = options.pop("metric_file"), options.pop("ratios")
     seconds = {name: options.pop(name) for name in ("fit_seconds", "user_day_seconds")}
-    rule = Rule(options.pop("level"), options.pop("alternative"))
+    rule, workers = Rule(options.pop("level"), options.pop("alternative")), options.pop("workers")
     kept = ("planned", "rule", "ratio")
     asked = {n: options.pop(n) for n in Wish.__dataclass_fields__ if n not in kept}
     with failures():
         wish = Wish(**asked, rule=rule, ratio=dict(map(weight, ratios)) or None)
         methods: dict[str, MethodPlan] = {}
         left_out: dict[str, list[str]] = {}
-        with board() as progress:
+        with board() as progress, ExitStack() as kept_open:
             if source is None:
                 if metric_file is not None:
                     raise ReportError(f"--metrics {metric_file}: for tables; name one, too")
+                _without_workers("figures by hand are no users")
                 plans = [_by_hand(wish, **options)]
             else:
                 progress("read", 0, 1, {})
-                read = _read(source, wish.control, metric_file)
+                read = _read(source, wish.control, metric_file, workers, kept_open)
                 progress("read", 1, 1, {})
                 plans = list(
                     _from(source, read, wish, options, seconds, roles, methods, left_out, progress)
@@ -375,6 +387,7 @@ def _from(
     planned = planned_tests(metrics, len(treatments), wish.correction, wish.target, wish.rule)
     names = wish.metrics or tuple(table.metrics)
     pairs = [(arm, name) for arm in treatments for name in names]
+    people = powers.at_hand(table) if wish.simulate else None
     for done, (other, name) in enumerate(pairs):
         progress("plan", done, len(pairs), {})
         try:
@@ -402,13 +415,11 @@ def _from(
         if not wish.comparisons:
             here = replace(here, target=test.power)
         comparisons = wish.comparisons or test.tests
-        plan = _plan(
-            pilot,
-            lift,
-            here,
-            comparisons,
-            powers.population(table, name, control, other) if wish.simulate else None,
-        )
+        drawn_from = None if people is None else powers.population(people, name, control, other)
+        had_nothing = drawn_from is not None and 0.0 in drawn_from.means
+        plan = _plan(pilot, lift, here, comparisons, None if had_nothing else drawn_from)
+        if had_nothing:
+            plan["without_simulation"] = "an arm of the users that it draws from had nothing of it"
         plan |= {"arm": other, "role": test.role, "margin": test.margin}
         if days is not None:
             why_no_days = durations.without_duration(days, name)
@@ -513,8 +524,23 @@ def _picture(plans: Sequence[Mapping[str, Any]], methods: Mapping[str, MethodPla
     return drawn(methods, {plan_words.name_of(plan): plan["lift"] for plan in plans})
 
 
+def _without_workers(why: str) -> None:
+    """
+    Raises:
+        ReportError: `--workers` was given, where it would change nothing.
+    """
+    from simulator.report import ReportError
+
+    if "workers" in written():
+        raise ReportError(f"--workers: for runs; {why}: leave it out")
+
+
 def _read(
-    source: Path, control: str | None, metric_file: Path | None
+    source: Path,
+    control: str | None,
+    metric_file: Path | None,
+    workers: int,
+    kept_open: ExitStack,
 ) -> tuple[UserDays | None, UnitTable, str]:
     from simulator.log.files import looked_up
     from simulator.log.workspace import Workspace
@@ -522,6 +548,7 @@ def _read(
     from simulator.report import user_table as tables
     from simulator.report.metric_file import read_metrics
     from simulator.report.sentences import uses
+    from simulator.run.over_parts import parts_map
     from simulator.stats import frames, units
 
     if not source.exists():
@@ -531,6 +558,7 @@ def _read(
             " per-user table"
         )
     if not tables.is_log(source):
+        _without_workers(f"{source} is a table, which one process reads")
         columns, entries = ({}, {}) if metric_file is None else read_metrics(metric_file)
         with tables.of(source):
             table = frames.from_frame(
@@ -544,7 +572,8 @@ def _read(
             f"--metrics: for tables; {source} is a log, whose scenario declares its metrics"
         )
     log, home = find(source, inspect=False)
-    days = units.read(log, inspect=True).in_order(Workspace(home).declared_arms)
+    parts = kept_open.enter_context(parts_map("processes", workers, home))
+    days = units.read(log, inspect=True, streamed=parts).in_order(Workspace(home).declared_arms)
     name = control or log.metadata.control or days.arms[0]
     days.by("day").arm(name)
     return days, days.by("user"), name

@@ -82,6 +82,8 @@ def blocks(
         if simulated:
             heads = columns("simulated", "users", "power", "95% interval")
             yield Table("Simulated power", heads, simulated)
+        if plan.get("without_simulation"):
+            yield Words(f"Not simulated: {plan['without_simulation']}.", note=True)
         for design, need in plan.get("days", {}).items():
             yield Words(f"{design} with {whole(plan['users'])} users: {_days_in_words(need)}")
         if plan.get("without_days"):

@@ -4,13 +4,16 @@ pre-period.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from policies.products import matmul
-from simulator.stats.moments import Floats, linearised
-from simulator.stats.power import EQUAL_ARMS, PLANS, Arms, PlanName, PowerError, past_of
+from simulator.stats.moments import Floats, linearised_by
+from simulator.stats.passes import Pass, spreads
+from simulator.stats.power import EQUAL_ARMS, PLANS, Arms, PastOf, PlanName, PowerError, past_of
 from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import noncentrality
 
@@ -108,21 +111,19 @@ def durations(
     why = without_duration(days, metric)
     if why:
         raise PowerError(f"{metric}: days cannot be planned: {why}")
-    base = _by_days(days, metric, control)
-    sides: dict[PlanName, Floats] = {"split": base}
-    past = past_of(days.by("user"), metric, control, base.mean(axis=1))
-    if past is not None and np.ptp(base.mean(axis=1)) > 0:
-        sides["cuped"] = _adjusted(base, past)
-    if days.assigned is None:
-        sides["paired"] = _by_days(days, metric, treatment) - base
-    columns = []
-    for side in sides.values():
-        mean = side.mean(axis=1)
-        columns += [mean, np.square(mean), side.var(axis=1, ddof=1)]
-    drawn = _drawn_means(np.stack(columns))
-    n = len(base)
+    over: Pass = partial(days.mapped, terms=[term.name for term in days.metrics[metric].terms])
+    base = _Daily.of(over, days, metric, control)
+    sides = _Sides(
+        base, None if days.assigned is not None else _Daily.of(over, days, metric, treatment)
+    )
+    sides = sides.adjusted(over, past_of(days.by("user"), metric, control, over, base.means))
+    parts = list(over(sides.sums))
+    n = sum(n for n, _ in parts)
+    means = np.sum([sums for _, sums in parts], axis=0) / n
+    covariance = np.sum(list(over(partial(_products, sides, means))), axis=0) / n / (n - 1.0)
+    drawn = _drawn_means(means, covariance)
     found: dict[PlanName, Duration] = {}
-    for design, of_side in zip(sides, np.split(drawn, len(sides)), strict=True):
+    for design, of_side in zip(sides.designs, np.split(drawn, len(sides.designs)), strict=True):
         mean, square, within = of_side
         factor = arms.factor if PLANS[design].divides else 1.0
         variance = (square - mean**2) * n / (n - 1.0)
@@ -144,32 +145,135 @@ LEAST_SHARE = 1e-12
 """Of the measured variance, what a drawn one is at least."""
 
 
-def _by_days(days: UserDays, metric: str, arm: str) -> Floats:
-    """What an arm's users had on each day `[n, D]`; of a ratio linearised, with the ratio as
-    mean.
+@dataclass(frozen=True)
+class _Daily:
+    """What an arm's users in a stretch had on each day `[n, D]`; of a ratio linearised, with the
+    ratio as mean.
+
+    Attributes:
+        metric, arm: by name.
+        halves: of a ratio, the means of numerators and denominators over all the arm's users' days.
     """
-    place = days.arms.index(arm)
-    own = [np.asarray(days.terms[t.name][place], np.float64) for t in days.metrics[metric].terms]
-    if days.assigned is not None:
-        own = [cube[days.assigned == place] for cube in own]
-    if len(own) == 1:
-        return own[0]
-    return linearised(own[0].ravel(), own[1].ravel()).reshape(own[0].shape)
+
+    metric: str
+    arm: str
+    halves: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, over: Pass, days: UserDays, metric: str, arm: str) -> _Daily:
+        """With the means of all users."""
+        one = cls(metric, arm)
+        if len(days.metrics[metric].terms) == 1:
+            return one
+        n, *sums = np.sum(list(over(one._sums)), axis=0).tolist()
+        return replace(one, halves=tuple(total / n for total in sums))
+
+    def _terms(self, days: UserDays) -> list[Floats]:
+        place = days.arms.index(self.arm)
+        own = [
+            np.asarray(days.terms[t.name][place], np.float64)
+            for t in days.metrics[self.metric].terms
+        ]
+        if days.assigned is not None:
+            own = [cube[days.assigned == place] for cube in own]
+        return own
+
+    def _sums(self, days: UserDays) -> list[float]:
+        own = self._terms(days)
+        return [own[0].size, *(float(cube.ravel().sum()) for cube in own)]
+
+    def __call__(self, days: UserDays) -> Floats:
+        own = self._terms(days)
+        if len(own) == 1:
+            return own[0]
+        return linearised_by(own[0].ravel(), own[1].ravel(), *self.halves).reshape(own[0].shape)
+
+    def means(self, days: UserDays) -> Floats:
+        """Of each user `[n]`."""
+        return np.asarray(self(days).mean(axis=1))
 
 
-def _adjusted(daily: Floats, past: Floats) -> Floats:
-    """What users had on each day `[n, D]`, less what their past `[n]` tells of their mean."""
-    means, away = daily.mean(axis=1), past - past.mean()
-    slope = matmul(means - means.mean(), away) / matmul(away, away)
-    return np.asarray(daily - slope * away[:, None])
+@dataclass(frozen=True)
+class _Sides:
+    """What the designs compare of the users in a stretch, by day.
+
+    Attributes:
+        base, answers: of the control, and of twins' treatment.
+        past: of the control's users, if a split is adjusted for it.
+        centre: its mean.
+        slope: what a user's mean has of it.
+    """
+
+    base: _Daily
+    answers: _Daily | None
+    past: PastOf | None = None
+    centre: float = 0.0
+    slope: float = 0.0
+
+    def adjusted(self, over: Pass, past: PastOf | None) -> _Sides:
+        """With the regression on a past; as they are where it or the means do not vary."""
+        if past is None:
+            return self
+        means, pasts = spreads(over, partial(_columns, self.base.means, past), 2)
+        if not means.high > means.low:
+            return self
+        found = replace(self, past=past, centre=pasts.mean)
+        parts = list(over(partial(_regressed, found, means.mean)))
+        products, squares = np.sum(parts, axis=0)
+        return replace(found, slope=float(products / squares))
+
+    @property
+    def designs(self) -> list[PlanName]:
+        """Their names, in the order of `daily`."""
+        adjusted: list[PlanName] = [] if self.past is None else ["cuped"]
+        paired: list[PlanName] = [] if self.answers is None else ["paired"]
+        return ["split", *adjusted, *paired]
+
+    def away(self, days: UserDays) -> Floats:
+        """The past less its mean `[n]`."""
+        assert self.past is not None
+        return self.past(days) - self.centre
+
+    def daily(self, days: UserDays) -> list[Floats]:
+        """Of each design `[n, D]`."""
+        base = self.base(days)
+        adjusted = [] if self.past is None else [base - self.slope * self.away(days)[:, None]]
+        return [base, *adjusted, *([] if self.answers is None else [self.answers(days) - base])]
+
+    def columns(self, days: UserDays) -> Floats:
+        """Of each design the means of users, their squares, and the variances within users
+        `[3 designs, n]`.
+        """
+        columns = []
+        for side in self.daily(days):
+            mean = side.mean(axis=1)
+            columns += [mean, np.square(mean), side.var(axis=1, ddof=1)]
+        return np.stack(columns)
+
+    def sums(self, days: UserDays) -> tuple[int, Floats]:
+        """How many users, and the sum of each column."""
+        columns = self.columns(days)
+        return columns.shape[1], columns.sum(axis=1)
 
 
-def _drawn_means(columns: Floats) -> Floats:
-    """The means of columns `[k, n]` and draws of them by their normal law `[k, 1 + DRAWS]`."""
-    means = columns.mean(axis=1)
-    away = columns - means[:, None]
-    n = columns.shape[1]
-    covariance = matmul(away, np.ascontiguousarray(away.T)) / n / (n - 1.0)
+def _columns(means: Callable[[UserDays], Floats], past: PastOf, days: UserDays) -> list[Floats]:
+    return [means(days), past(days)]
+
+
+def _regressed(sides: _Sides, mean: float, days: UserDays) -> Floats:
+    """Sums of the products of means with a past, and of its squares."""
+    away = sides.away(days)
+    return np.array([matmul(sides.base.means(days) - mean, away), matmul(away, away)])
+
+
+def _products(sides: _Sides, means: Floats, days: UserDays) -> Floats:
+    """Sums of the products of columns, less their means, with one another."""
+    away = sides.columns(days) - means[:, None]
+    return np.asarray(matmul(away, np.ascontiguousarray(away.T)))
+
+
+def _drawn_means(means: Floats, covariance: Floats) -> Floats:
+    """Means `[k]` and draws of them by their normal law `[k, 1 + DRAWS]`."""
     scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     scale = np.where(scale > 0, scale, 1.0)
     values, vectors = np.linalg.eigh(covariance / scale[:, None] / scale)

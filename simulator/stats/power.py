@@ -8,19 +8,21 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from policies.products import matmul
-from simulator.stats import contrasts, passes, tests
+from simulator.stats import contrasts, passes, randomise, tests
 from simulator.stats.adjustment import pre_periods
 from simulator.stats.checks import intended
 from simulator.stats.intervals import Side, quantile
 from simulator.stats.moments import Floats
 from simulator.stats.quadrature import legendre
 from simulator.stats.randomise import Outcomes, Pair, Rate, draws, paired_pair, split_pair
+from simulator.stats.streamed import StreamedTable
 from simulator.stats.unit_table import UnitTable
+from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import noncentrality
 
 PlanName = Literal["paired", "split", "cuped"]
@@ -244,9 +246,10 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
     if metric not in table.numerators:
         raise PowerError(f"{metric}: no data")
     other = treatment if treatment is not None else next(a for a in table.arms if a != control)
-    past = _past(table, metric, control, lambda: contrasts.values(table, metric, control, other)[0])
-    columns = _PilotColumns(contrasts.PairValues.of(table, metric, control, other), past)
     over = partial(table.mapped, metrics=[metric])
+    values = contrasts.PairValues.of(table, metric, control, other)
+    past = past_of(table, metric, control, over, partial(_of_control, values))
+    columns = _PilotColumns(values, past)
     spreads = passes.spreads(over, columns, 1 + table.paired + (past is not None))
     base, n = spreads[0], spreads[0].n
     sd, correlation = base.deviation(1), None
@@ -263,25 +266,14 @@ def pilot(table: UnitTable, metric: str, control: str, treatment: str | None = N
     return Pilot(metric, base.mean, sd, difference or None, correlation, n, errors)
 
 
-def past_of(table: UnitTable, metric: str, control: str, base: Floats) -> Floats | None:
-    """What the control's users `[n]` had before the test, as the verdict adjusts for it
-    (`adjustment.pre_periods`): one column, or of several the sum of them that is nearest to
-    their values `base`; None where there is none that varies.
-    """
-    column = _past(table, metric, control, lambda: base)
-    if column is None:
-        return None
-    return np.concatenate(list(table.mapped(column, ())))
-
-
 @dataclass(frozen=True)
-class _PastOf:
+class PastOf:
     """What an arm's users of a stretch had before the test.
 
     Attributes:
         arm: by name.
         names: the columns.
-        spreads: of several columns, of all the arm's users.
+        spreads: of the columns, of all the arm's users.
         slopes: of several columns, what each standardised one counts in their sum.
     """
 
@@ -290,26 +282,42 @@ class _PastOf:
     spreads: tuple[passes.ColumnSpread, ...] = ()
     slopes: Floats | None = None
 
-    def columns(self, table: UnitTable) -> list[Floats]:
+    def columns(self, stretch: UnitTable | UserDays) -> list[Floats]:
         """Each of the columns `[n]`."""
-        own = slice(None) if table.assigned is None else table.assigned == table.arm(self.arm)
-        return [np.asarray(table.covariates[name], dtype=np.float64)[own] for name in self.names]
+        own: Any = slice(None)
+        if stretch.assigned is not None:
+            own = stretch.assigned == stretch.arms.index(self.arm)
+        return [np.asarray(stretch.covariates[name], dtype=np.float64)[own] for name in self.names]
 
-    def standard(self, table: UnitTable) -> Floats:
+    def standard(self, stretch: UnitTable | UserDays) -> Floats:
         """The columns with mean 0 and standard deviation 1, `[n, columns]`."""
-        pairs = zip(self.spreads, self.columns(table), strict=True)
+        pairs = zip(self.spreads, self.columns(stretch), strict=True)
         return np.stack([spread.standard(own) for spread, own in pairs], axis=1)
 
-    def __call__(self, table: UnitTable) -> Floats:
+    def __call__(self, stretch: UnitTable | UserDays) -> Floats:
         if self.slopes is None:
-            return self.columns(table)[0]
-        return np.asarray(matmul(self.standard(table), self.slopes[:, None])[:, 0])
+            return self.columns(stretch)[0]
+        return np.asarray(matmul(self.standard(stretch), self.slopes[:, None])[:, 0])
 
 
-def _past(
-    table: UnitTable, metric: str, control: str, base: Callable[[], Floats]
-) -> _PastOf | None:
-    """The same of a stretch of the table; `base` is asked for where there are several columns."""
+def past_of(
+    table: UnitTable,
+    metric: str,
+    control: str,
+    over: passes.Pass,
+    values: Callable[[Any], Floats],
+) -> PastOf | None:
+    """What the control's users had before the test, as the verdict adjusts for it
+    (`adjustment.pre_periods`): one column, or of several the sum of them that is nearest to
+    their values; None where there is none that varies.
+
+    Args:
+        table: by user.
+        metric, control: by name.
+        over: a pass over stretches of the table, or of the users' days.
+        values: of the control's users in a stretch `[n]`; asked for where there are several
+            columns.
+    """
     declared = table.metrics[metric].covariates
     names: Sequence[str] = pre_periods(table).get(metric, ())
     if table.paired:
@@ -317,17 +325,35 @@ def _past(
         names = [name for name in declared or () if name in table.covariates]
         if declared is None and metric in table.covariates:
             names = [metric]
-    over, past = partial(table.mapped, metrics=()), _PastOf(control, tuple(names))
+    past = PastOf(control, tuple(names))
     spreads = passes.spreads(over, past.columns, len(names))
     varied = {name: one for name, one in zip(names, spreads, strict=True) if one.high > one.low}
     past = replace(past, names=tuple(varied), spreads=tuple(varied.values()))
     if len(varied) <= 1:
         return past if varied else None
-    values, whole = base(), np.concatenate(list(over(past.standard)))
-    slopes = np.linalg.lstsq(whole, values - values.mean(), rcond=None)[0]
-    if not np.ptp(matmul(whole, slopes[:, None])) > 0:
-        return None
-    return replace(past, slopes=slopes)
+    (base,) = passes.spreads(over, partial(_alone, values), 1)
+    rows = np.concatenate(list(over(partial(_equations, past, values, base.mean))))
+    slopes = np.linalg.lstsq(rows[:, :-1], rows[:, -1], rcond=None)[0]
+    past = replace(past, slopes=slopes)
+    (found,) = passes.spreads(over, partial(_alone, past), 1)
+    return past if found.high > found.low else None
+
+
+def _of_control(values: contrasts.PairValues, table: UnitTable) -> Floats:
+    return values(table)[0]
+
+
+def _alone(column: Callable[[Any], Floats], stretch: Any) -> list[Floats]:
+    return [column(stretch)]
+
+
+def _equations(past: PastOf, values: Callable[[Any], Floats], mean: float, stretch: Any) -> Floats:
+    """The columns of a stretch, standardised, and its values less their mean, `[n, columns + 1]`:
+    what least squares are taken of. Of a stretch of several no more rows than columns, which have
+    the same least squares: the triangle R of Q R.
+    """
+    rows = np.column_stack((past.standard(stretch), values(stretch) - mean))
+    return rows if len(rows) == past.spreads[0].n else np.asarray(np.linalg.qr(rows, mode="r"))
 
 
 @dataclass(frozen=True)
@@ -335,7 +361,7 @@ class _PilotColumns:
     """Of the control's units in a stretch the values, the difference of twins, and the past."""
 
     values: contrasts.PairValues
-    past: _PastOf | None
+    past: PastOf | None
 
     def __call__(self, table: UnitTable) -> list[Floats]:
         base, answers = self.values(table)
@@ -508,14 +534,30 @@ def simulate(
     return Rate.of(count, repetitions)
 
 
+DRAWN_FROM = 1 << 16
+"""Units that `simulate` draws from where those of a table stay in files: beside them the error of
+their own variance is below that of a thousand samples.
+"""
+
+
+def at_hand(table: UnitTable) -> UnitTable:
+    """The units that `simulate` draws from, in memory: those of the table, or DRAWN_FROM of them by
+    chance where they come in stretches.
+    """
+    if isinstance(table, StreamedTable):
+        return table.where(randomise.population(table.n_units, DRAWN_FROM, 0))
+    return table
+
+
 def population(table: UnitTable, metric: str, control: str, treatment: str) -> Outcomes:
     """The users that `simulate` draws from: both answers of a paired table; the control's own of a
     split one (then only split designs).
     """
     arms = (control, treatment if table.paired else control)
     own, other = (tuple(v for v in table.sums(metric, arm) if v is not None) for arm in arms)
-    base, _ = contrasts.values(table, metric, control, arms[1])
-    return _people(metric, treatment, own, other, past_of(table, metric, control, base))
+    values = contrasts.PairValues.of(table, metric, control, treatment)
+    past = past_of(table, metric, control, table.mapped, partial(_of_control, values))
+    return _people(metric, treatment, own, other, None if past is None else past(table))
 
 
 IMAGINED = 2000

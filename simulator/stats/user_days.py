@@ -154,8 +154,8 @@ class UserDays:
             )
         n = 1 if unit == "user" else len(range(self.days)[span])
         spread = (lambda v: v) if unit == "user" else (lambda v: np.repeat(v, n))
-        past = [name for name, metric in self.metrics.items() if self._has_before(metric)]
-        covariates = AskedFor(past, cache(lambda name: spread(self._before(name))))
+        past = self.covariates
+        covariates = AskedFor(past, cache(lambda name: spread(past[name])))
         assigned = self.assigned
         if self.switched is not None and unit == "user-day":
             assigned = np.tile(self.switched[span], self.n_users)
@@ -254,6 +254,12 @@ class UserDays:
     @cached_property
     def _past(self) -> Past:
         return Past.of(self.metrics, self.before) if self.past is None else self.past
+
+    @property
+    def covariates(self) -> Mapping[str, Floats]:
+        """By metric, what users had of it before the A/B, `[n_users]`."""
+        names = [name for name, metric in self.metrics.items() if self._has_before(metric)]
+        return AskedFor(names, self._before)
 
     @property
     def groups(self) -> Mapping[str, Array]:
