@@ -1,15 +1,16 @@
-"""The report of a big run: CPU and wall seconds and peak memory of `abtest report` on a made log.
+"""The report of a big run: CPU and wall seconds and peak memory of `abtest report` on a made log;
+or of its audit (100 samples of each kind) or its plan (`abtest power`), by `--command`.
 
     python -m benchmarks.report [--users 1000000] [--days 1] [--impressions 12] [--workers 2]
-                                [--resamples 0] [--before TREE]
+                                [--command report] [--resamples 0] [--before TREE]
 
 The log has two arms of the same users, `impressions` a user, day and arm, and every kind of
 feedback. It lies in a folder as a run leaves it, in parts of 100,000 users that were added up; what
 that took is printed, for a run shares it out. The command is run in a process of its own, start of
 Python included, once more by `--workers` processes, and once more without the sums of the parts, by
 the rows. `--before` names the
-folder of another revision (`git worktree add`), which reports the same log in the same run, in turn
-with this one; the largest relative difference between the numbers of the reports is printed.
+folder of another revision (`git worktree add`), which reads the same log in the same run, in turn
+with this one; the largest relative difference between the numbers that are written is printed.
 """
 
 from __future__ import annotations
@@ -96,23 +97,34 @@ def make(home: Path, n_users: int, days: int, impressions: int) -> float:
     return taken
 
 
-def report(home: Path, tree: Path, *options: str) -> str:
-    """`abtest report` of one revision: what it took, in words."""
+COMMANDS = {
+    "report": ("--quiet",),
+    "audit": ("--quiet", "--repetitions", "100", "--decision-repetitions", "100"),
+    "power": ("--lift", "1%"),
+}
+"""By name, with the options that are always given."""
+
+
+def measured(command: str, home: Path, tree: Path, *options: str) -> tuple[str, str]:
+    """A command of one revision: what it took, in words, and the JSON text that it wrote."""
+    out = home if command == "report" else home / f"{command}.json"
     start = time.monotonic()
     place = {**os.environ, "PYTHONPATH": str(tree)}
-    command = [sys.executable, "-m", "simulator", "report", str(home), "--quiet", *options]
-    with subprocess.Popen(command, env=place, cwd=tree, stdout=subprocess.DEVNULL) as process:
+    asked = [command, str(home), *COMMANDS[command], "--out", str(out), *options]
+    line = [sys.executable, "-m", "simulator", *asked]
+    with subprocess.Popen(line, env=place, cwd=tree, stdout=subprocess.DEVNULL) as process:
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{tree}: the report ended with exit code {process.returncode}")
+        raise SystemExit(f"{tree}: abtest {command} ended with exit code {process.returncode}")
     wall = time.monotonic() - start
     cpu, peak = used.ru_utime + used.ru_stime, used.ru_maxrss / 2**20
-    return f"{cpu:.1f} CPU s, {wall:.1f} s wall, peak {peak:.2f} GiB"
+    took = f"{cpu:.1f} CPU s, {wall:.1f} s wall, peak {peak:.2f} GiB"
+    return took, (home / f"{command}.json").read_text(encoding="utf-8")
 
 
 def numbers(tree: Any) -> Iterator[float]:
-    """The numbers of a report, in order."""
+    """The numbers of JSON, in order."""
     if isinstance(tree, dict):
         for key in sorted(tree):
             yield from numbers(tree[key])
@@ -124,7 +136,7 @@ def numbers(tree: Any) -> Iterator[float]:
 
 
 def difference(one: str, other: str) -> float:
-    """The largest relative difference between the numbers of two reports."""
+    """The largest relative difference between the numbers of two texts."""
     pairs = zip(numbers(json.loads(one)), numbers(json.loads(other)), strict=True)
     return max(abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0 for a, b in pairs)
 
@@ -136,12 +148,16 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=1_000_000)
     parser.add_argument("--days", type=int, default=1)
     parser.add_argument("--impressions", type=int, default=12)
-    parser.add_argument("--workers", type=int, default=2, help="of the report by several")
-    parser.add_argument("--resamples", default="0", help="of each report")
+    parser.add_argument("--workers", type=int, default=2, help="of the command by several")
+    parser.add_argument("--command", choices=COMMANDS, default="report")
+    parser.add_argument("--resamples", default="0", help="of each report or audit")
     parser.add_argument("--before", type=Path, help="folder of another revision")
     given = parser.parse_args()
     own = Path(__file__).resolve().parents[1]
-    asked = ("--resamples", given.resamples)
+    command = given.command
+    if command == "power" and given.resamples != "0":
+        parser.error("--resamples: a plan has none: leave it out")
+    asked = () if command == "power" else ("--resamples", given.resamples)
     trees = {"this revision": own}
     if given.before is not None:
         trees = {"before": given.before.resolve(), **trees}
@@ -159,18 +175,20 @@ def main() -> None:
         warm.mkdir()
         make(warm, 100, 1, 12)
         for name, tree in trees.items():
-            report(warm, tree, *asked)  # compiles
-            print(f"abtest report, {name}: {report(home, tree, *asked)}")
-            found.append((home / "report.json").read_text(encoding="utf-8"))
-        several = report(home, own, *asked, "--workers", str(given.workers))
-        print(f"abtest report, this revision, {given.workers} processes: {several}")
-        found.append((home / "report.json").read_text(encoding="utf-8"))
+            measured(command, warm, tree, *asked)  # compiles
+            took, text = measured(command, home, tree, *asked)
+            print(f"abtest {command}, {name}: {took}")
+            found.append(text)
+        took, text = measured(command, home, own, *asked, "--workers", str(given.workers))
+        print(f"abtest {command}, this revision, {given.workers} processes: {took}")
+        found.append(text)
         for file in (CLAIM, LEDGER):
             home.joinpath(file).unlink()
-        print(f"abtest report, this revision, by rows: {report(home, own, *asked)}")
-        found.append((home / "report.json").read_text(encoding="utf-8"))
+        took, text = measured(command, home, own, *asked)
+        print(f"abtest {command}, this revision, by rows: {took}")
+        found.append(text)
         most = max(difference(found[-1], other) for other in found[:-1])
-        print(f"largest relative difference between the reports: {most:.1g}")
+        print(f"largest relative difference between what they wrote: {most:.1g}")
 
 
 if __name__ == "__main__":
