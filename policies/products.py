@@ -47,21 +47,26 @@ def pad(vectors: FloatArray) -> FloatArray:
 
 @njit(nogil=True)
 def _score_items(queries: Any, vectors: Any, ids: Any, out: Any) -> None:
+    width = queries.shape[1]
+    # Each level of all trees is a loop of its own, which is compiled to vector instructions
+    products = np.empty(width, dtype=np.float32)
+    pairs = np.empty(width // 2, dtype=np.float32)
+    fours = np.empty(width // 4, dtype=np.float32)
     for row in range(len(queries)):
         q = queries[row]
         for place in range(ids.shape[1]):
             if ids[row, place] == 0:
                 continue
             x = vectors[ids[row, place]]
+            for i in range(width):
+                products[i] = q[i] * x[i]
+            for i in range(width // 2):
+                pairs[i] = products[2 * i] + products[2 * i + 1]
+            for i in range(width // 4):
+                fours[i] = pairs[2 * i] + pairs[2 * i + 1]
             total = np.float32(0)
-            for i in range(0, len(q), LANES):
-                low = (q[i] * x[i] + q[i + 1] * x[i + 1]) + (
-                    q[i + 2] * x[i + 2] + q[i + 3] * x[i + 3]
-                )
-                high = (q[i + 4] * x[i + 4] + q[i + 5] * x[i + 5]) + (
-                    q[i + 6] * x[i + 6] + q[i + 7] * x[i + 7]
-                )
-                total += low + high
+            for i in range(width // LANES):
+                total += fours[2 * i] + fours[2 * i + 1]
             out[row, place] = total
 
 
@@ -80,7 +85,8 @@ def score_items(queries: FloatArray, vectors: FloatArray, ids: IntArray) -> Floa
 
 @njit(nogil=True)
 def _add(rows: Any, table: Any, out: Any) -> None:
-    """Add `rows @ table` to `out`, in the order of `_score_items`; the number of columns of `rows`
+    """Add `rows @ table` to `out`, in the order of `_score_items`: 8 products are added as
+    ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)), and then to the sum; the number of columns of `rows`
     is a multiple of `LANES`.
     """
     for start in range(0, table.shape[1], TILE_COLUMNS):
@@ -494,8 +500,8 @@ class Rough:
         if not is_bounded.all():
             queries = np.where(is_bounded[:, None], queries, np.float32(0))
             lengths = np.where(is_bounded, lengths, 1)
-        words = _round(queries, self._scale / lengths)
-        words = np.pad(words, ((0, -len(queries) % ROWS), (0, 0)))
+        words = np.zeros((-(-len(queries) // ROWS) * ROWS, queries.shape[1]), dtype=np.int16)
+        words[: len(queries)] = _round(queries, self._scale / lengths)
         _shortlist(
             words.view(np.int32),
             self._groups,

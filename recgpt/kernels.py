@@ -121,28 +121,30 @@ def attend(
     return shares
 
 
-@njit(nogil=True, fastmath=FAST, forceinline=True)
-def _products(query: Any, rows: Any, begin: int, n: int, first: int, own: int, out: Any) -> None:
+@njit(nogil=True, fastmath={"contract"}, forceinline=True)
+def _products(
+    query: Any, rows: Any, begin: int, n: int, first: int, own: int, sums: Any, out: Any
+) -> None:
     """`out[j]` = the inner product of the columns `first` to `first + own` of `query` and of the
-    row `begin + j`, for j below `n`; four at a time, which hides what adding up lanes takes.
+    row `begin + j`, for j below `n`.
+
+    Args:
+        sums: `[n, LANES]` room: each lane's sums, of which a tree is made for all rows at once.
     """
-    j = 0
-    while j + 4 <= n:
-        k = begin + j
-        a = b = c = d = ZERO
-        for i in range(first, first + own):
-            a += query[i] * rows[k, i]
-            b += query[i] * rows[k + 1, i]
-            c += query[i] * rows[k + 2, i]
-            d += query[i] * rows[k + 3, i]
-        out[j], out[j + 1], out[j + 2], out[j + 3] = a, b, c, d
-        j += 4
-    while j < n:
-        a = ZERO
-        for i in range(first, first + own):
-            a += query[i] * rows[begin + j, i]
-        out[j] = a
-        j += 1
+    query = query[first : first + own]
+    for j in range(n):
+        row, lanes = rows[begin + j, first : first + own], sums[j]
+        for c in range(LANES):
+            lanes[c] = ZERO
+        for i in range(0, own, LANES):
+            x, y = query[i : i + LANES], row[i : i + LANES]
+            for c in range(len(x)):
+                lanes[c] += x[c] * y[c]
+        for c in range(LANES // 2):
+            lanes[c] += lanes[c + LANES // 2]
+    for j in range(n):
+        t = sums[j]
+        out[j] = ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]))
 
 
 @njit(nogil=True, fastmath=FAST, forceinline=True)
@@ -152,19 +154,24 @@ def _add_weighted(
     """`out[:own]` += the sum of `weight[j]` times the columns `first` to `first + own` of the row
     `begin + j`, for j below `n`.
     """
+    end = first + own
     j = 0
     while j + 4 <= n:
         k = begin + j
         a, b, c, d = weight[j], weight[j + 1], weight[j + 2], weight[j + 3]
+        w, x, y, z = (
+            rows[k, first:end],
+            rows[k + 1, first:end],
+            rows[k + 2, first:end],
+            rows[k + 3, first:end],
+        )
         for i in range(own):
-            out[i] += (a * rows[k, first + i] + b * rows[k + 1, first + i]) + (
-                c * rows[k + 2, first + i] + d * rows[k + 3, first + i]
-            )
+            out[i] += (a * w[i] + b * x[i]) + (c * y[i] + d * z[i])
         j += 4
     while j < n:
-        a = weight[j]
+        a, w = weight[j], rows[begin + j, first:end]
         for i in range(own):
-            out[i] += a * rows[begin + j, first + i]
+            out[i] += a * w[i]
         j += 1
 
 
@@ -200,14 +207,15 @@ def attend_newest(
     powers = np.empty(longest, dtype=np.int32)
     factors = powers.view(np.float32)
     query = np.empty(width, dtype=np.float32)
+    sums = np.empty((longest, LANES), dtype=np.float32)
     for i in range(len(first)):
         n = end[i] - first[i]
         for c in range(width):
             query[c] = queries[i, c] * scale
         for h in range(heads):
             column, own_value = h * own, width + h * own
-            _products(query, read, first[i], n, column, own, scores)
-            _products(query, further[i], 0, used, column, own, scores[n:])
+            _products(query, read, first[i], n, column, own, sums, scores)
+            _products(query, further[i], 0, used, column, own, sums, scores[n:])
             softmax(scores, n + used, powers, factors)
             mixed = out[i, column : column + own]
             _add_weighted(scores, read, first[i], n, own_value, own, mixed)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import linear
 
 from policies.base import IntArray
@@ -70,6 +70,8 @@ class OneBlock:
         self.tables = tuple(table.detach().numpy() for table in tables)
         self.segmented, self.is_normed = segmented, model.shape.embedding_norm
         self.norm = _norm(model.norm) if self.is_normed else (np.zeros(0, dtype=np.float32),) * 2
+        self.norm_attention = _norm(block.norm_attention)
+        self.norm_feedforward = _norm(block.norm_feedforward)
         self.kept = np.zeros((CHUNK, model.shape.width), dtype=np.uint8)  # nothing is dropped
         self.known = np.ones(CHUNK, dtype=np.float32)  # what is known counts
         self.whitened = np.empty(self.kept.shape, dtype=np.float32)
@@ -150,12 +152,11 @@ class OneBlock:
             mixed.numpy(),
         )
         joined = linear(mixed, attention.out.weight, attention.out.bias)
-        middle = self._add_and_norm(x, joined, self.block.norm_attention)
-        inner = self.block.activation(
-            linear(middle, self.block.expand.weight, self.block.expand.bias)
-        )
+        middle = self._add_and_norm(x, joined, n, self.norm_attention)
+        inner = linear(middle, self.block.expand.weight, self.block.expand.bias)
+        inner[:n] = self.block.activation(inner[:n])
         y = linear(inner, self.block.contract.weight, self.block.contract.bias)
-        return self._add_and_norm(middle, y, self.block.norm_feedforward)[:n]
+        return self._add_and_norm(middle, y, n, self.norm_feedforward)[:n]
 
     def _embedded(self, indices: IntArray, n_rows: int) -> Tensor:
         """The tokens at the rows `indices` `[4, n]` of the tables, and zeros, `[n_rows, d]`."""
@@ -167,13 +168,12 @@ class OneBlock:
         embed(self.tables, *given, self.norm, self.whitened, out)
         return torch.from_numpy(out)
 
-    def _add_and_norm(self, x: Tensor, y: Tensor, norm: nn.LayerNorm) -> Tensor:
-        """`LN(x + y)`."""
+    def _add_and_norm(self, x: Tensor, y: Tensor, n: int, norm: tuple[Array, Array]) -> Tensor:
+        """`LN(x + y)` of the first `n` rows, and zeros."""
         from recgpt.kernels import add_and_norm
 
-        out = torch.empty_like(x)
-        a, b = x.numpy(), y.numpy()
-        add_and_norm(a, b, len(a), self.kept, 0, *_norm(norm), self.whitened, out.numpy())
+        out = torch.zeros_like(x)
+        add_and_norm(x.numpy(), y.numpy(), n, self.kept, 0, *norm, self.whitened, out.numpy())
         return out
 
 

@@ -245,15 +245,17 @@ class Walk:
         # Padding where there are fewer candidates than the beam: it counts nothing later
         clicked = items[:, :beam] if clicked is None else clicked
         further = begun.after(clicked)[:, :, 0]
-        inner = np.empty((*clicked.shape, most), dtype=np.float32)
-        for start in range(0, len(users), ROWS):
-            rows = slice(start, start + ROWS)
-            for b in range(beam):
-                inner[rows, b] = index.score(further[rows, b], items[rows])
-            if self.mixture is not None:
+        # All queries of a request after one another, while its candidates are in the cache
+        asked = np.repeat(items, clicked.shape[1], axis=0)
+        inner = index.score(further.reshape(len(asked), further.shape[-1]), asked)
+        inner = inner.reshape(*clicked.shape, most)
+        if self.mixture is not None:
+            for start in range(0, len(users), ROWS):
+                rows = slice(start, start + ROWS)
                 clicks = real_clicks(tokens[rows], segments[rows], users[rows])
-                asked = clicks, items[rows], clicked[rows]
-                inner[rows] = self.mixture.continued(inner[rows], *asked)
+                inner[rows] = self.mixture.continued(
+                    inner[rows], clicks, items[rows], clicked[rows]
+                )
         return Continued(items, distribution(scores), distribution(inner))
 
     def begin(self, reading: Reading, users: IntArray) -> Begun:
