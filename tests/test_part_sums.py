@@ -23,12 +23,13 @@ from simulator.log.files import load_arrays, save_arrays
 from simulator.log.ledger import FileError
 from simulator.log.part_sums import CellSums
 from simulator.log.workspace import Workspace
-from simulator.report import reading
+from simulator.report import otherwise, reading
 from simulator.report.gather import gather
 from simulator.report.stored import encode
 from simulator.run.over_parts import parts_map
-from simulator.stats import keyed_draws, units
+from simulator.stats import keyed_draws, streamed, units
 from simulator.stats.choices import Choices
+from tests.test_stats_streamed import no_whole_column
 from tests.worlds import simulate_scenario, tiny_scenario
 
 NETWORK = {"policy": "bpr", "params": {"width": 4, "training": {"epochs": 1}}, "fits": 2}
@@ -37,6 +38,9 @@ DESIGNS: dict[str, dict[str, Any]] = {
     "split": {"design": {"kind": "split", "control": "B"}},
     "interleave": {"design": {"kind": "interleave", "control": "B"}},
     "switchback": {"design": {"kind": "switchback", "control": "B"}, "days": 4},
+    "clusters": {
+        "design": {"kind": "clusters", "control": "B", "clusters": [n * n % 11 for n in range(30)]}
+    },
     "fits crossed": {
         "arms": {"B": {"policy": "popularity"}, "a": NETWORK},
         "fits": {"number": 2, "design": "crossed"},
@@ -48,6 +52,9 @@ DESIGNS: dict[str, dict[str, Any]] = {
     },
     "a catalogue that lives": {"items": {"uploads": 5, "stock": 20}},
 }
+STREAMED = DESIGNS.keys() - {"clusters"}
+"""Designs of which no column of all users is put together."""
+
 ARMS = {"B": {"policy": "popularity"}, "a": {"policy": "random"}}
 
 
@@ -80,12 +87,15 @@ def no_rows(*_: Any) -> Any:
 def test_a_report_of_sums_is_that_of_rows(
     design: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(otherwise, "RANKED", 0)  # ranks are not made of many users
     root = lived(tmp_path, 2, **DESIGNS[design])
     log = EventLog.open(root / "log")
     assert len(list((root / "sums").rglob("*.npz"))) == len(log.parts) > 8
     with monkeypatch.context() as patch:
         for reader in ("stretches", "inspected", "batches"):
             patch.setattr(EventLog, reader, no_rows)
+        if design in STREAMED:
+            patch.setattr(streamed, "_put_together", no_whole_column)
         of_sums = encode(report.load(root))
     monkeypatch.setattr(part_sums, "_kept", lambda *_: None)
     of_rows = encode(report.load(root))

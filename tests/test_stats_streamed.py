@@ -18,6 +18,7 @@ from simulator.stats import (
     audit,
     checks,
     keyed_draws,
+    methods,
     passes,
     power,
     quantiles,
@@ -74,10 +75,13 @@ def elsewhere(function: Callable[[Any], Any], pieces: Sequence[Any]) -> Iterator
 
 def streamed(whole: UserDays, ends: Sequence[int] = (130, 131, 600, N)) -> UserDays:
     """The same users in stretches."""
-    firsts, bare = (0, *ends[:-1]), replace(whole)  # without the tables that were asked for
+    firsts = (0, *ends[:-1])
+    # Without the tables that were asked for.
+    bare = replace(whole, lives=tuple(map(replace, whole.lives)))
     pieces = [partial(stretch, bare, *ends) for ends in zip(firsts, ends, strict=True)]
     sizes = [end - first for first, end in zip(firsts, ends, strict=True)]
-    return StreamedDays.of(whole, whole.before, pieces, sizes, elsewhere)
+    found = StreamedDays.of(whole, whole.before, pieces, sizes, elsewhere)
+    return replace(found, lives=tuple(streamed(life, ends) for life in whole.lives))
 
 
 def no_whole_column(*_: Any) -> Any:
@@ -173,6 +177,54 @@ def test_a_sum_over_users_needs_no_column_of_all(
     expected = OF_USERS[what](whole)
     monkeypatch.setattr("simulator.stats.streamed._put_together", no_whole_column)
     near(OF_USERS[what](streamed(whole)), expected)
+
+
+def several(how: str) -> UserDays:
+    """Two fits of each arm, or days that are assigned."""
+    whole = days(split=how.endswith("split"))
+    if how == "switchback":
+        return replace(whole, switched=np.array([0, 1, 0]))
+    if how.startswith("divided"):
+        fit_of_user = np.random.default_rng(5).integers(0, 2, N).astype(np.int8)
+        return replace(whole, fits=(2, 2), fit_of_user=fit_of_user)
+    other = {name: cube[:, ::-1] for name, cube in whole.terms.items()}
+    lives = (whole, replace(whole, terms=other))
+    means = {name: (cube + other[name]) / 2 for name, cube in whole.terms.items()}
+    return replace(whole, terms=means, fits=(2, 2), lives=lives)
+
+
+OF_SEVERAL: dict[str, Callable[[UserDays], Any]] = {
+    "lifts": lambda d: verdict.verdict(d, "a"),
+    "methods": lambda d: methods.method_lifts(d, "a") if d.fits else None,
+    "users by fit": lambda d: checks.fits_ratio(d) if d.fits else None,
+    "novelty": lambda d: checks.novelty(d, "a"),
+    "other arms first": lambda d: verdict.verdict(d.in_order(("b", "a")), "b"),
+}
+
+
+@pytest.mark.parametrize(
+    "how", ["crossed paired", "crossed split", "divided paired", "divided split", "switchback"]
+)
+@pytest.mark.parametrize("what", OF_SEVERAL)
+def test_sums_of_several_fits_and_of_days_need_no_column_of_all(
+    what: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = several(how)
+    expected = OF_SEVERAL[what](whole)
+    monkeypatch.setattr("simulator.stats.streamed._put_together", no_whole_column)
+    near(OF_SEVERAL[what](streamed(whole)), expected)
+
+
+def test_users_of_several_fits_come_with_all_their_lives() -> None:
+    some = np.array([700, 3, 131, 130, 3])
+    for how in ("crossed split", "divided paired"):
+        whole = several(how)
+        found, expected = streamed(whole).users(some), whole.users(some)
+        assert (found.fits, len(found.lives)) == (expected.fits, len(expected.lives))
+        for one, other in zip((found, *found.lives), (expected, *expected.lives), strict=True):
+            assert all((one.terms[name] == other.terms[name]).all() for name in other.terms)
+        if expected.fit_of_user is not None:
+            assert (found.fit_of_user == expected.fit_of_user).all()
 
 
 def test_users_by_strata_are_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:

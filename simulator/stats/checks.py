@@ -171,18 +171,22 @@ def fits_ratio(days: UserDays) -> Check:
 
 def _users_by_fit(days: UserDays, arm: int) -> tuple[Floats, Floats]:
     """Of each fit of an arm, how many users have impressions, and how many live with it."""
-    everybody = np.arange(days.n_users)
-    here = everybody if days.assigned is None else everybody[days.assigned == arm]
+    n_fits = max(days.fits)
+    parts = days.mapped(partial(_came_and_users, arm, n_fits), ["impressions"])
+    came, users = sum(parts, np.zeros((2, n_fits)))
+    dealt = users > 0
+    return came[dealt], users[dealt]
+
+
+def _came_and_users(arm: int, n_fits: int, days: UserDays) -> Array:
+    here = np.ones(days.n_users, bool) if days.assigned is None else days.assigned == arm
     if days.lives:
         seen = [life.terms["impressions"][arm, here].any(axis=1).sum() for life in days.lives]
-        return np.array(seen, dtype=np.float64), np.full(len(seen), float(len(here)))
+        return np.array([seen, [here.sum()] * len(seen)])
     assert days.fit_of_user is not None
     fit = days.fit_of_user[here]
-    seen_here = days.terms["impressions"][arm, here].any(axis=1).astype(np.float64)
-    users = np.bincount(fit, minlength=days.fits[arm]).astype(np.float64)
-    came = np.bincount(fit, seen_here, minlength=days.fits[arm])
-    dealt = users > 0
-    return np.asarray(came[dealt], dtype=np.float64), users[dealt]
+    came = days.terms["impressions"][arm, here].any(axis=1)
+    return np.array([np.bincount(own, minlength=n_fits) for own in (fit[came], fit)])
 
 
 def _ratio_meaning(p: float) -> str:

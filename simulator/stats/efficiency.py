@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations, islice
 
 import numpy as np
@@ -75,12 +76,12 @@ def preference(table: UnitTable, metric: str, control: str, treatment: str) -> P
         raise TableError("a preference test needs both arms in the same slates of the same users")
     if metric in table.denominators:
         raise TableError(f"a preference test credits sums; {metric!r} is a ratio")
-    d = table.sums(metric, treatment)[0] - table.sums(metric, control)[0]
-    more, less = int(np.count_nonzero(d > 0)), int(np.count_nonzero(d < 0))
-    tied = len(d) - more - less
+    parts = table.mapped(partial(_preferring, metric, control, treatment), [metric])
+    more, less = map(sum, zip(*parts, strict=True))
+    n, tied = table.n_units, table.n_units - more - less
     sign = float(binomtest(more, more + less).pvalue) if more + less else float("nan")
     test = tests.t_test(compare(table, metric, control, treatment))
-    share = (more + tied / 2) / len(d) - 0.5 if len(d) else float("nan")
+    share = (more + tied / 2) / n - 0.5 if n else float("nan")
     return Preference(
         metric,
         treatment,
@@ -94,6 +95,12 @@ def preference(table: UnitTable, metric: str, control: str, treatment: str) -> P
         float(test.df),
         float(test.p),
     )
+
+
+def _preferring(metric: str, control: str, treatment: str, table: UnitTable) -> tuple[int, int]:
+    """How many users credited the treatment more, and how many less."""
+    d = table.sums(metric, treatment)[0] - table.sums(metric, control)[0]
+    return int(np.count_nonzero(d > 0)), int(np.count_nonzero(d < 0))
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from functools import partial
 
 from simulator.stats import moments
 from simulator.stats.contrasts import Further, compare
 from simulator.stats.intervals import Method
 from simulator.stats.margins import LEVEL, Margin, Margins, answer_compared
-from simulator.stats.moments import Floats, Moments, Sample
+from simulator.stats.moments import Moments, Sample
 from simulator.stats.replication import (
     Columns,
     Components,
@@ -28,7 +27,7 @@ from simulator.stats.replication import (
 )
 from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.tests import Correction
-from simulator.stats.unit_table import Unit, UnitTable
+from simulator.stats.unit_table import Unit, UnitTable, mapped_together
 from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import Lift, Uncorrected, in_families
 
@@ -200,8 +199,8 @@ class FitTables:
             each = [life.by(unit) for life in days.lives]
         else:
             assert days.fit_of_user is not None
-            members = [np.flatnonzero(days.fit_of_user == fit) for fit in range(max(days.fits))]
-            each = [days.users(index).by(unit) for index in members if len(index)]
+            parts = [days.of_fit(fit) for fit in range(max(days.fits))]
+            each = [part.by(unit) for part in parts if part.n_users]
         return cls(days.by(unit), each, bool(days.lives), days.fitted_once)
 
     def replicated(self, metric: str, control: str, arm: str) -> Replicated:
@@ -221,11 +220,15 @@ class FitTables:
         """What units have in some arms with each fit: a variable for each numerator and
         denominator, and where they are, arm by arm.
         """
-        variables: list[Floats] = []
-        columns: list[Columns] = []
-        for arm in arms:
-            for table in self.each:
-                top, bottom = table.sums(metric, arm)
-                columns.append((len(variables), None if bottom is None else len(variables) + 1))
-                variables += [top] if bottom is None else [top, bottom]
-        return moments.sample(variables), columns
+        is_ratio = metric in self.pooled.denominators
+        width = 2 if is_ratio else 1
+        n = len(arms) * len(self.each)
+        columns = [(at, at + 1 if is_ratio else None) for at in range(0, n * width, width)]
+        found = mapped_together(self.each, partial(_sample_of, metric, arms), [metric])
+        return moments.together(found), columns
+
+
+def _sample_of(metric: str, arms: Sequence[str], each: Sequence[UnitTable]) -> Sample:
+    """Arm by arm and fit by fit, the numerators and the denominators."""
+    halves = [half for arm in arms for table in each for half in table.sums(metric, arm)]
+    return moments.sample([half for half in halves if half is not None])

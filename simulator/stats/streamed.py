@@ -34,6 +34,10 @@ computes.
 """
 
 
+OF_ARMS = ("arms", "assigned", "switched", "fits", "lives")
+"""What is known of user-days and changes with their arms."""
+
+
 @dataclass(frozen=True)
 class Then:
     """A piece of which something is made."""
@@ -95,7 +99,7 @@ def _itself(stretch: T) -> T:
 
 @dataclass(frozen=True)
 class StreamedDays(UserDays):
-    """`UserDays` that come in stretches; each user was in every arm, or assigned to one.
+    """`UserDays` that come in stretches.
 
     Attributes:
         pieces: give the stretches; what they say of anything but sums does not count.
@@ -125,8 +129,11 @@ class StreamedDays(UserDays):
             terms=_whole(days.terms, "terms", pieces, True),
             before=_whole(before, "before", pieces, False),
             assigned=days.assigned,
+            switched=days.switched,
             fits=days.fits,
+            fit_of_user=days.fit_of_user,
             fitted_once=days.fitted_once,
+            lives=days.lives,
             pieces=tuple(pieces),
             sizes=tuple(sizes),
             map=map,
@@ -140,10 +147,18 @@ class StreamedDays(UserDays):
 
     def _placed(self) -> Iterator[Piece]:
         """The pieces with what is known of their users besides sums."""
+        of_lives = tuple(life.metrics for life in self.lives)
+        alike = {"switched": self.switched, "past": self._past}
         first = 0
         for piece, n in zip(self.pieces, self.sizes, strict=True):
-            assigned = None if self.assigned is None else self.assigned[first : first + n]
-            yield Then(piece, partial(_among_all, self.metrics, assigned, self._past))
+            assigned, fit = (
+                None if column is None else column[first : first + n]
+                for column in (self.assigned, self.fit_of_user)
+            )
+            known = {**alike, "assigned": assigned}
+            own = {**known, "metrics": self.metrics, "fit_of_user": fit}
+            lives = [{**known, "metrics": metrics} for metrics in of_lives]
+            yield Then(piece, partial(_among_all, own, lives))
             first += n
 
     def _then(self, step: Callable[[UserDays], UserDays], **changes: Any) -> StreamedDays:
@@ -162,8 +177,11 @@ class StreamedDays(UserDays):
             {n: np.concatenate([p.terms[n] for p in parts], axis=1) for n in self.terms},
             {n: np.concatenate([p.before[n] for p in parts]) for n in self.before},
             None if self.assigned is None else self.assigned[own],
-            fits=self.fits,
-            fitted_once=self.fitted_once,
+            self.switched,
+            self.fits,
+            None if self.fit_of_user is None else self.fit_of_user[own],
+            self.fitted_once,
+            tuple(life.users(own) for life in self.lives),
         )
         return together.users(place)
 
@@ -171,12 +189,27 @@ class StreamedDays(UserDays):
         """Some of the arms `[k]`, in the order given; who was in another arm is in none."""
         nothing = {name: np.zeros((len(self.arms), 0)) for name in self.terms}
         empty = UserDays.of_arms(replace(self, terms=nothing), index)
-        known = {name: getattr(empty, name) for name in ("arms", "assigned", "fits")}
+        known = {name: getattr(empty, name) for name in OF_ARMS}
         return self._then(methodcaller("of_arms", index), **known)
 
     def tilted(self, terms: Collection[str], slopes: Array) -> UserDays:
         """The same users with some terms weighted by day, `slopes` `[days]`."""
-        return self._then(partial(_tilted, frozenset(terms), slopes))
+        step = partial(_tilted, frozenset(terms), slopes)
+        return self._then(step, fits=(), fit_of_user=None, lives=())
+
+    def of_fit(self, fit: int) -> UserDays:
+        """The users who live with a fit, where they are divided over fits."""
+        assert self.fit_of_user is not None
+        here = self.fit_of_user == fit
+        sizes = [int(np.count_nonzero(own)) for own in np.split(here, np.cumsum(self.sizes)[:-1])]
+        days = replace(
+            self,
+            n_users=sum(sizes),
+            assigned=None if self.assigned is None else self.assigned[here],
+            fit_of_user=self.fit_of_user[here],
+        )
+        pieces = [Then(piece, methodcaller("of_fit", fit)) for piece in self._placed()]
+        return StreamedDays.of(days, self.before, pieces, sizes, self.map)
 
     @cached_property
     def _past(self) -> Past:
@@ -208,10 +241,11 @@ class StreamedDays(UserDays):
             self.arms,
             0,
             self.days,
-            self.metrics,
+            self.lives[0].metrics if self.lives else self.metrics,
             {name: np.zeros((len(self.arms), 0, self.days)) for name in self.terms},
             {name: np.zeros(0) for name in self.before},
             None if self.assigned is None else self.assigned[:0],
+            self.switched,
             past=self._past,
         )
         known = frozenset(self.terms)
@@ -225,9 +259,10 @@ class StreamedDays(UserDays):
 
 
 def _among_all(
-    metrics: Mapping[str, Any], assigned: Array | None, past: Past, days: UserDays
+    known: Mapping[str, Any], of_lives: Sequence[Mapping[str, Any]], days: UserDays
 ) -> UserDays:
-    return replace(days, metrics=metrics, assigned=assigned, past=past)
+    lives = (replace(life, **own) for life, own in zip(days.lives, of_lives, strict=True))
+    return replace(days, **known, lives=tuple(lives))
 
 
 def _tilted(terms: Collection[str], slopes: Array, days: UserDays) -> UserDays:

@@ -6,13 +6,14 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
 from policies.time import DAY
 from simulator.designs.base import DesignError
+from simulator.designs.clusters import Clusters
 from simulator.log import workspace
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, FITTED_ONCE
@@ -20,7 +21,7 @@ from simulator.log.metrics import DEFAULT_METRICS, IMPRESSIONS, Rows, chosen
 from simulator.log.part_sums import CellSums, KeptSums, Sums, add_up, some
 from simulator.log.schema import LogRows
 from simulator.stats.derived import DerivedColumns
-from simulator.stats.streamed import Map, StreamedDays
+from simulator.stats.streamed import Map, StreamedDays, Then
 from simulator.stats.unit_table import Array, TableError, in_few_bytes
 from simulator.stats.user_days import UserDays
 
@@ -143,7 +144,7 @@ class _Lying:
 
     Attributes:
         sums: where they lie.
-        days: flat cells `[arms, users, days]` of every term.
+        days: flat cells `[arms, fits, users, days]` of every term.
         before: cells `[users]` before the A/B.
     """
 
@@ -152,7 +153,7 @@ class _Lying:
     before: range
 
     def places(self, n_users: int, days: int, cut: int) -> range:
-        """The stretches of `cut` users in which it has some. All are of one arm."""
+        """The stretches of `cut` users in which it has some. All are of one arm and fit."""
         cells = [*self.days[:1], *self.days[-1:]]
         users = [*(cell // days % n_users for cell in cells), *self.before[:1], *self.before[-1:]]
         return range(min(users) // cut, max(users) // cut + 1) if users else range(0)
@@ -175,7 +176,7 @@ class _PartOfUsers:
     Attributes:
         lying: the parts that have sums of theirs.
         arms: names.
-        shape: users and days of the whole log.
+        shape: fits with which each user lives, users, and days of the whole log.
         first, n: the users.
         own: by term that the log has data for, the one that is summed alike.
         room: for the next pass.
@@ -183,7 +184,7 @@ class _PartOfUsers:
 
     lying: tuple[_Lying, ...]
     arms: tuple[str, ...]
-    shape: tuple[int, int]
+    shape: tuple[int, int, int]
     first: int
     n: int
     own: Mapping[str, str]
@@ -195,29 +196,37 @@ class _PartOfUsers:
         wanted = {f"days {self.own[name]}" for name in asked}
         wanted |= {f"before {own}" for own in self.own.values()}
         sums = self._together(sorted(wanted))
-        shape = (len(self.arms), self.n, self.shape[1])
-        return UserDays(
-            self.arms,
-            self.n,
-            self.shape[1],
-            {},
-            {name: sums[f"days {self.own[name]}"].reshape(shape) for name in asked},
-            {name: sums[f"before {own}"] for name, own in self.own.items()},
+        n_fits, _, n_days = self.shape
+        shape = (len(self.arms), n_fits, self.n, n_days)
+        cubes = {name: sums[f"days {self.own[name]}"].reshape(shape) for name in asked}
+        before = {name: sums[f"before {own}"] for name, own in self.own.items()}
+        lives = tuple(
+            UserDays(
+                self.arms,
+                self.n,
+                n_days,
+                {},
+                {name: cube[:, fit] for name, cube in cubes.items()},
+                before,
+            )
+            for fit in range(n_fits)
         )
+        return _means_of(lives, cubes) if n_fits > 1 else lives[0]
 
     def _together(self, names: Sequence[str]) -> dict[str, Array]:
-        """Some of the sums by name: flat `[arms, n, days]`, or `[n]` before the A/B."""
+        """Some of the sums by name: flat `[arms, fits, n, days]`, or `[n]` before the A/B."""
         kept = {name: self.room.get(self.first, name) for name in names}
         found = {name: sums for name, sums in kept.items() if sums is not None}
-        (n_users, n_days), arms = self.shape, range(len(self.arms))
+        n_fits, n_users, n_days = self.shape
+        lanes = range(len(self.arms) * n_fits)
         width = self.n * n_days
         of_days = [name for name in names if name not in found and name.startswith("days ")]
-        days = {name: GrowingCells(len(arms) * width) for name in of_days}
+        days = {name: GrowingCells(len(lanes) * width) for name in of_days}
         before = {name: GrowingCells(self.n) for name in names if name not in {*found, *days}}
         for part in self.lying:
-            for arm in arms:
-                start = (arm * n_users + self.first) * n_days
-                part.add_to(days, range(start, start + width), arm * width, part.days)
+            for lane in lanes:
+                start = (lane * n_users + self.first) * n_days
+                part.add_to(days, range(start, start + width), lane * width, part.days)
             part.add_to(before, range(self.first, self.first + self.n), 0, part.before)
         for name, cells in (days | before).items():
             found[name] = cells.values
@@ -248,8 +257,8 @@ class UserSums(InCells):
             of_part: room is made for the users of the rows that come, and not for all; there are
                 then `sums` and no `user_days`.
             streamed: sums of STREAMED users' days or more stay in the files of the parts, and this
-                computes what is said of those of each part (`stats.streamed`), where each arm has
-                one fit and users are the units. None: they come into memory.
+                computes what is said of those of each part (`stats.streamed`), where clusters are
+                not the units. None: they come into memory.
 
         Raises:
             TableError: fewer than one arm besides the history.
@@ -301,11 +310,9 @@ class UserSums(InCells):
         self._observed = {name: GrowingCells(1) for name in self.columns}
         self._done: set[int] = set()
         self._n_rows = GrowingCells(1)
-        plain = meta.design.unit == "user" and not meta.design.shares_slates
-        has_one = int(max(meta.fits_of_arm())) == 1 and not meta.fits.crossed
-        many = len(self.arms) * meta.n_users * self._days >= STREAMED
+        many = int(np.prod(self._shape)) >= STREAMED
         self._map = streamed
-        is_streamed = streamed is not None and plain and has_one and many
+        is_streamed = streamed is not None and many and meta.design.kind != Clusters.kind
         self._lying: list[_Lying] | None = [] if is_streamed else None
 
     def cells(self) -> dict[str, GrowingCells]:
@@ -349,7 +356,7 @@ class UserSums(InCells):
             _PartOfUsers(
                 tuple(parts),
                 self.arms,
-                (n_users, self._days),
+                (self._n_fits, n_users, self._days),
                 place * cut,
                 min(cut, n_users - place * cut),
                 own,
@@ -390,9 +397,7 @@ class UserSums(InCells):
             switched = design.arm_of_day(cubes["impressions"].sum(axis=(1, 2)))
         except DesignError as error:
             raise TableError(str(error)) from error
-        if design.shares_slates:
-            visits = {t.name for m in self.metrics.values() for t in m.terms if t.visit}
-            cubes = {name: cube for name, cube in cubes.items() if name not in visits}
+        cubes = {name: cube for name, cube in cubes.items() if name not in self._unknown_visits()}
         lives = tuple(
             UserDays(
                 arms,
@@ -407,39 +412,66 @@ class UserSums(InCells):
             )
             for fit in range(number)
         )
-        fits = tuple(int(meta.fits_of_arm()[meta.arms.index(name)]) for name in arms)
+        return self._with_fits(_means_of(lives, cubes) if number > 1 else lives[0])
+
+    def _unknown_visits(self) -> set[str]:
+        """Terms of a visit that both arms share."""
+        terms = [term for metric in self.metrics.values() for term in metric.terms]
+        return {t.name for t in terms if t.visit} if self.meta.design.shares_slates else set()
+
+    def _with_fits(self, days: UserDays) -> UserDays:
+        """With what is known of the fits of arms with several."""
+        meta = self.meta
+        fits = tuple(int(meta.fits_of_arm()[meta.arms.index(name)]) for name in self.arms)
         if max(fits) == 1:
-            return lives[0]
+            return days
         once = frozenset(meta.notes.get(FITTED_ONCE, ()))
+        days = replace(days, fits=fits, fitted_once=once)
         if meta.fits.crossed:
-            means = {name: cube.mean(axis=1) for name, cube in cubes.items()}
-            return replace(lives[0], terms=means, fits=fits, fitted_once=once, lives=lives)
+            return days
         everybody = np.arange(meta.n_users)
         theirs = meta.fits.fit_of_user(meta.scenario.get("seed", 0), everybody, meta.fits.number)
-        return replace(lives[0], fits=fits, fit_of_user=theirs, fitted_once=once)
+        return replace(days, fit_of_user=in_few_bytes(theirs))
 
     def _streamed(self) -> UserDays:
         """
         Raises:
             TableError: as `user_days`.
         """
+        design, n_users = self.meta.design, self.meta.n_users
         names, nothing = self._known(), np.zeros(0)
+        own = set(names) - self._unknown_visits()
         try:
-            assigned = self.meta.design.arm_of_user(self.meta.n_users)
+            assigned = design.arm_of_user(n_users)
         except DesignError as error:
             raise TableError(str(error)) from error
         days = UserDays(
             self.arms,
-            self.meta.n_users,
+            n_users,
             self._days,
             self.metrics,
-            dict.fromkeys(names, nothing),
+            {name: nothing for name in names if name in own},
             dict.fromkeys(names, nothing),
             None if assigned is None else in_few_bytes(assigned),
         )
         assert self._map is not None
         pieces = self._pieces(names)
-        return StreamedDays.of(days, names, pieces, [piece.n for piece in pieces], self._map)
+        sizes = [piece.n for piece in pieces]
+        whole = StreamedDays.of(days, names, pieces, sizes, self._map)
+        if design.unit == "day":
+            shown = sum(whole.mapped(_shown_by_day, ["impressions"]), np.zeros((), np.int64))
+            try:
+                whole = replace(whole, switched=design.arm_of_day(shown))
+            except DesignError as error:
+                raise TableError(str(error)) from error
+        if self._n_fits > 1:
+            of_lives = (
+                [Then(piece, partial(_life_of, fit)) for piece in pieces]
+                for fit in range(self._n_fits)
+            )
+            lives = (StreamedDays.of(whole, names, life, sizes, self._map) for life in of_lives)
+            whole = replace(whole, lives=tuple(lives))
+        return self._with_fits(whole)
 
     def add(self, rows: LogRows) -> None:
         """Add the stretch that follows the last one.
@@ -506,3 +538,20 @@ class UserSums(InCells):
                 f"the log is not in the order ({', '.join(self._key)}): use `log.sorted()`"
             )
         self._done.update(first)
+
+
+def _means_of(lives: Sequence[UserDays], cubes: Mapping[str, Array]) -> UserDays:
+    """What users had on average with each of several fits, of which `cubes` are
+    `[arms, fits, users, days]`.
+    """
+    means = {name: cube.mean(axis=1) for name, cube in cubes.items()}
+    return replace(lives[0], terms=means, lives=tuple(lives))
+
+
+def _life_of(fit: int, days: UserDays) -> UserDays:
+    return days.lives[fit]
+
+
+def _shown_by_day(days: UserDays) -> Array:
+    """Impressions, `[arms, days]`."""
+    return np.asarray(days.terms["impressions"].sum(axis=1))

@@ -192,6 +192,11 @@ class UserDays:
             past=None,
         )
 
+    def of_fit(self, fit: int) -> UserDays:
+        """The users who live with a fit, where they are divided over fits."""
+        assert self.fit_of_user is not None
+        return self.users(np.flatnonzero(self.fit_of_user == fit))
+
     def of_arms(self, index: Array) -> UserDays:
         """Some of the arms `[k]`, in the order given; who was in another arm is in none."""
         place = np.full(len(self.arms), -1)
@@ -283,8 +288,6 @@ class UserDays:
     def _switchback(self, cube: Array, unit: Unit, span: slice, *, mean: bool) -> Array:
         """Sums of a switchback from what everybody did on each day `[users, days]`."""
         assert self.switched is not None
-        if unit == "day":
-            return np.asarray(cube.sum(axis=0, dtype=np.float64) / self.n_users)
         if unit == "user-day":
             return np.asarray(cube.reshape(-1).astype(np.float64))
         served = self.switched[span] == np.arange(len(self.arms))[:, None]
@@ -298,9 +301,12 @@ class UserDays:
         return cube if term.days is None else term.days(cube)
 
     def _sums(self, term: Term, unit: Unit, span: slice, *, mean: bool) -> Array:
-        if unit == "day" and self.switched is None:
+        if unit == "day":
             counts = self.n_users if self.assigned is None else self._members()[:, None]
-            sums = sum(self.mapped(partial(_by_day, term, span), [term.name]))
+            by_day = self.mapped(partial(_by_day, term, span), [term.name])
+            sums = sum(by_day, np.zeros(()))
+            if self.switched is not None:
+                return np.asarray(sums[0] / counts)
             with np.errstate(invalid="ignore"):
                 return np.asarray(sums / counts)
         cube = self._cube(term, span)
