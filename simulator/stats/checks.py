@@ -171,7 +171,7 @@ def fits_ratio(days: UserDays) -> Check:
 
 def _users_by_fit(days: UserDays, arm: int) -> tuple[Floats, Floats]:
     """Of each fit of an arm, how many users have impressions, and how many live with it."""
-    n_fits = max(days.fits)
+    n_fits = len(days.lives) or max(days.fits)
     parts = days.mapped(partial(_came_and_users, arm, n_fits), ["impressions"])
     came, users = sum(parts, np.zeros((2, n_fits)))
     dealt = users > 0
