@@ -145,6 +145,29 @@ def test_a_command_writes_the_same_by_any_number_of_workers(
     np.testing.assert_allclose(list(numbers(one)), list(numbers(other)), 1e-12, 1e-14)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "design", ["interleave", "switchback", "clusters", "fits crossed", "fits divided"]
+)
+def test_a_command_says_of_sums_what_it_says_in_memory(
+    design: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, out = lived(tmp_path, 2, **DESIGNS[design]), tmp_path / "found.json"
+
+    def answer() -> tuple[int, str, Any]:
+        out.write_text("{}")
+        asked = [command, str(root), *COMMANDS[command], "--out", str(out)]
+        said = CliRunner().invoke(main, asked, catch_exceptions=False)
+        return said.exit_code, said.output, json.loads(out.read_text(encoding="utf-8"))
+
+    *of_sums, found = answer()
+    monkeypatch.setattr(units, "STREAMED", 1 << 22)
+    *in_memory, other = answer()
+    assert of_sums == in_memory
+    assert texts(found) == texts(other)
+    np.testing.assert_allclose(list(numbers(found)), list(numbers(other)), 1e-9, 1e-12)
+
+
 @pytest.mark.parametrize("command", ["report", "power"])
 def test_workers_are_for_runs(command: str, tmp_path: Path) -> None:
     table = tmp_path / "users.csv"
