@@ -5,6 +5,7 @@ rates on worlds with known answers.
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -760,7 +761,7 @@ def test_an_audit_counts_each_analysis_at_its_sizes(monkeypatch: pytest.MonkeyPa
     assert found.left_out == {
         "a quantile or a figure of choice": ("watch_time", "long_view"),
         "no data": ("comment",),
-        "no relative lift, for the control's mean is 0": ("like",),
+        "no relative lift, for the control's mean is 0, or a ratio divides by nothing": ("like",),
     }
     common = {"seed": 4, "rule": rule, "progress": progress, "arms": ("c",)}
     assert asked["fit_audit"] == (
@@ -829,3 +830,12 @@ def test_nothing_is_planted_in_an_arm_that_had_nothing(paired_days: UserDays) ->
     found = audits.audit(nothing, "a", repetitions=100, sizes=(50,), decision_repetitions=10)
     assert -1.0 in {row.lift for row in found.rows}
     assert found.planted == ()
+
+
+def test_a_ratio_to_nothing_is_left_out_without_a_warning(paired_days: UserDays) -> None:
+    nothing = {name: cube * [[[1]], [[0]]] for name, cube in paired_days.terms.items()}
+    days = replace(paired_days, terms=nothing).of_metrics(("click_rate",))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = audits.audit(days, "a", repetitions=100, sizes=(50,), decision_repetitions=10)
+    assert ("click_rate",) in found.left_out.values()

@@ -354,7 +354,7 @@ def audit(
             m for m, one in days.metrics.items() if one.is_figure
         ),
         "no data": tuple(m for m in days.missing if not days.metrics[m].is_figure),
-        "no relative lift, for the control's mean is 0": tuple(
+        "no relative lift, for the control's mean is 0, or a ratio divides by nothing": tuple(
             dict.fromkeys(o.metric for o in both if not np.isfinite(o.lift))
         ),
     }

@@ -92,11 +92,14 @@ class Outcomes:
 
     @property
     def means(self) -> tuple[float, float]:
-        """The population's mean (or ratio of sums) under the control and the treatment."""
-        control, treatment = (
-            float(v[0].sum() / (v[1].sum() if len(v) == 2 else len(v[0])))
-            for v in (self.control, self.treatment)
-        )
+        """The population's mean (or ratio of sums; NaN of nothing) under the control and the
+        treatment.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
+            control, treatment = (
+                float(v[0].sum() / (v[1].sum() if len(v) == 2 else len(v[0])))
+                for v in (self.control, self.treatment)
+            )
         return control, treatment
 
     @property
