@@ -73,6 +73,8 @@ class PooledNetwork(Scored):
         continuation: of a second step in expectation (`policies.continuation`) by the whole pool;
             its beam and share are chosen on the validation clicks where they are left open. None:
             one step.
+        chooses: whether the fit makes that choice; else what is left open is as without
+            validation. It takes as long as a member, where there are six.
         sample: users of the validation, at most.
     """
 
@@ -84,6 +86,7 @@ class PooledNetwork(Scored):
     counts: TransitionCounts = field(default_factory=TransitionCounts)
     weight: float | None = None
     continuation: Continuation | None = None
+    chooses: bool = True
     sample: int = 10_000
 
     def __post_init__(self) -> None:
@@ -101,7 +104,7 @@ class PooledNetwork(Scored):
 
     def fit(self, sequences: Sequences, catalogue: Catalogue, fitting: Fitting) -> Self:
         """Train the networks and count, all without each user's last click; then choose the
-        weight, and by it the beam and the share of a second step.
+        weight, and by it, if asked to, the beam and the share of a second step.
         """
         held_out = LastClicks(sequences, self.sample, fitting.seed, shortest_first=True)
         known = sequences if self.bases_[0].holds_out else held_out.history
@@ -112,7 +115,8 @@ class PooledNetwork(Scored):
         self.chosen_ = Chosen()
         if len(held_out):
             self.mixture_.weight = self._best_weight(held_out)
-            self.chosen_ = best_continuation(self._expected(held_out, catalogue.n_items))
+            if self.chooses:
+                self.chosen_ = best_continuation(self._expected(held_out, catalogue.n_items))
         return self
 
     def _best_weight(self, held_out: LastClicks) -> float:

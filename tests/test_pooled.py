@@ -10,7 +10,7 @@ import pytest
 
 from policies.base import Fitting
 from policies.check import CHECKS
-from policies.continuation import Continuation
+from policies.continuation import Chosen, Continuation
 from policies.examples import Example, chain
 from policies.mixture import WEIGHTS, gains_by_weight
 from policies.pooled import PooledNetwork
@@ -196,3 +196,16 @@ def test_items_that_are_withheld_are_in_no_second_step(
     available[best[0]] = False
     policy.admit(replace(example.catalogue, available=available), np.zeros(0, dtype=np.int64), 0)
     assert not np.isin(policy.recall(asked, 5, 0).items, best[0]).any()
+
+
+def test_a_pool_that_is_not_to_choose_a_second_step_is_else_the_same(
+    fitted: PooledNetwork, example: Example
+) -> None:
+    policy = make(POOLED, {**BRIEF, "chooses": False})
+    policy.fit(example.sequences, example.catalogue, Fitting(seed=1))
+    assert isinstance(policy, PooledNetwork)
+    assert (policy.chosen_, fitted.chosen_ == Chosen()) == (Chosen(), False)
+    own, others = policy.state(), fitted.state()
+    assert own.keys() == others.keys()
+    alike = {name for name in own if np.array_equal(own[name], others[name])}
+    assert own.keys() - alike == {"continuation"}

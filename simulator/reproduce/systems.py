@@ -294,13 +294,14 @@ def _committee(name: str) -> dict[str, dict[str, Any]]:
     """One step of a pool, a second step in expectation, and one step of its networks alone.
 
     Beam and share are the best on the mean over validation clicks of Beauty of three committees
-    of five, one of which alone would choose hardly a second step.
+    of five, one of which alone would choose hardly a second step; so no fit chooses them.
     """
-    return {
+    served = {
         name: {},
         f"{name} marginal": {"continuation": {"beam": 1, "share": 2.0}},
         f"{name} network": {"weight": 0.0},
     }
+    return {system: {"chooses": False, **further} for system, further in served.items()}
 
 
 def _comirec(extractor: str, rate: float) -> dict[str, Any]:
