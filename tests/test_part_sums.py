@@ -29,8 +29,7 @@ from simulator.report.stored import encode
 from simulator.run.over_parts import parts_map
 from simulator.stats import keyed_draws, streamed, units
 from simulator.stats.choices import Choices
-from tests.test_stats_streamed import no_whole_column
-from tests.worlds import simulate_scenario, tiny_scenario
+from tests.worlds import no_whole_column, simulate_scenario, tiny_scenario
 
 NETWORK = {"policy": "bpr", "params": {"width": 4, "training": {"epochs": 1}}, "fits": 2}
 DESIGNS: dict[str, dict[str, Any]] = {

@@ -17,11 +17,11 @@ from simulator.stats import contrasts, keyed_draws, moments, resampling, verdict
 from simulator.stats.choices import Choices
 from simulator.stats.keyed_draws import OUTCOMES, POISSON, Drawable, KeyedDraws
 from simulator.stats.unit_table import UnitTable
-from tests.test_stats_streamed import NAMES, days
+from tests.worlds import TASTE_METRICS, days_by_taste
 
 
 def table(split: bool) -> UnitTable:
-    return days(split=split).by("user")
+    return days_by_taste(split=split).by("user")
 
 
 def bits(units: int, draws: int, seed: int, lane: int) -> np.ndarray:
@@ -66,7 +66,7 @@ def test_sums_under_draws_are_those_of_a_loop(split: bool) -> None:
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["paired", "split"])
-@pytest.mark.parametrize("metric", NAMES)
+@pytest.mark.parametrize("metric", TASTE_METRICS)
 def test_p_counts_the_assignments_that_are_as_far_out(split: bool, metric: str) -> None:
     own = table(split)
     found = keyed_draws.resampled(own, "a", ["b"], repetitions=200, seed=1)[metric, "b"]
@@ -90,7 +90,7 @@ def test_p_counts_the_assignments_that_are_as_far_out(split: bool, metric: str) 
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["paired", "split"])
-@pytest.mark.parametrize("metric", NAMES)
+@pytest.mark.parametrize("metric", TASTE_METRICS)
 def test_intervals_are_those_of_units_drawn_with_replacement(split: bool, metric: str) -> None:
     own = table(split)
     found = keyed_draws.resampled(own, "a", ["b"], repetitions=4000, seed=2, level=0.9)[metric, "b"]

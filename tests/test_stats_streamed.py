@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from simulator.log.metrics import METRICS
 from simulator.report.spread import distributions
 from simulator.stats import (
     audit,
@@ -34,28 +33,9 @@ from simulator.stats.segments import dependence, segments
 from simulator.stats.streamed import StreamedDays
 from simulator.stats.unit_table import UnitTable
 from simulator.stats.user_days import UserDays
+from tests.worlds import TASTED, days_by_taste, no_whole_column
 
-NAMES = ("click", "watch_time", "click_rate", "return")
-N, DAYS = 900, 3
-
-
-def days(*, split: bool, with_past: bool = True) -> UserDays:
-    """Users of two arms, whose values go with their past."""
-    random = np.random.default_rng(3)
-    taste = random.gamma(2.0, 1.0, N)
-    shown = random.poisson(3.0 * taste[None, :, None], (2, N, DAYS)).astype(np.int16)
-    click = random.binomial(shown, 0.4).astype(np.int8)
-    watch = click * random.exponential(20.0, shown.shape)
-    metrics = {name: METRICS[name] for name in NAMES}
-    terms = {"impressions": shown, "click": click}
-    terms |= {t.name: watch for t in metrics["watch_time"].terms}
-    terms |= {t.name: shown for t in metrics["return"].terms}
-    before: dict[str, Any] = {"impressions": np.zeros(N, np.int8)}
-    if with_past:
-        old = random.poisson(5.0 * taste) * (random.random(N) < 0.8)
-        before = {"impressions": old.astype(np.int16), "click": random.binomial(old, 0.4)}
-    assigned = random.integers(0, 2, N).astype(np.int8) if split else None
-    return UserDays(("a", "b"), N, DAYS, metrics, terms, before, assigned)
+N, DAYS = TASTED
 
 
 def stretch(whole: UserDays, first: int, end: int, names: Collection[str] | None) -> UserDays:
@@ -82,10 +62,6 @@ def streamed(whole: UserDays, ends: Sequence[int] = (130, 131, 600, N)) -> UserD
     sizes = [end - first for first, end in zip(firsts, ends, strict=True)]
     found = StreamedDays.of(whole, whole.before, pieces, sizes, elsewhere)
     return replace(found, lives=tuple(streamed(life, ends) for life in whole.lives))
-
-
-def no_whole_column(*_: Any) -> Any:
-    raise AssertionError("a column of all users is put together")
 
 
 def near(one: Any, other: Any) -> None:
@@ -173,7 +149,7 @@ OF_USERS: dict[str, Callable[[UserDays], Any]] = {
 def test_a_sum_over_users_needs_no_column_of_all(
     what: str, split: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = days(split=split)
+    whole = days_by_taste(split=split)
     expected = OF_USERS[what](whole)
     monkeypatch.setattr("simulator.stats.streamed._put_together", no_whole_column)
     near(OF_USERS[what](streamed(whole)), expected)
@@ -181,7 +157,7 @@ def test_a_sum_over_users_needs_no_column_of_all(
 
 def several(how: str) -> UserDays:
     """Two fits of each arm, or days that are assigned."""
-    whole = days(split=how.endswith("split"))
+    whole = days_by_taste(split=how.endswith("split"))
     if how == "switchback":
         return replace(whole, switched=np.array([0, 1, 0]))
     if how.startswith("divided"):
@@ -228,7 +204,7 @@ def test_users_of_several_fits_come_with_all_their_lives() -> None:
 
 
 def test_users_by_strata_are_those_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = days(split=True)
+    whole = days_by_taste(split=True)
     expected = post_stratified(whole.by("user"), "click_rate", "a", "b", "activity")
     monkeypatch.setattr("simulator.stats.streamed._put_together", no_whole_column)
     near(post_stratified(streamed(whole).by("user"), "click_rate", "a", "b", "activity"), expected)
@@ -236,7 +212,7 @@ def test_users_by_strata_are_those_in_memory(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("split", [False, True], ids=["paired", "split"])
 def test_what_is_no_sum_gets_the_columns_that_it_asks_for(split: bool) -> None:
-    whole = days(split=split)
+    whole = days_by_taste(split=split)
     some = np.array([700, 3, 131, 130, 3])
     for one, other in (
         (streamed(whole), whole),
@@ -263,7 +239,7 @@ def test_what_is_no_sum_gets_the_columns_that_it_asks_for(split: bool) -> None:
 
 
 def test_users_without_a_past_have_no_segments() -> None:
-    whole = days(split=True, with_past=False)
+    whole = days_by_taste(split=True, with_past=False)
     assert streamed(whole).by("user").groups.keys() == set()
     assert whole.by("user").groups == {}
 
@@ -331,7 +307,7 @@ def test_spreads_of_one_stretch_are_numpys() -> None:
 
 
 def test_an_audit_holds_no_users_but_those_it_draws_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = days(split=False)
+    whole = days_by_taste(split=False)
 
     def audited(users: UserDays, most: int) -> Any:
         return audit.audit(
@@ -346,7 +322,7 @@ def test_an_audit_holds_no_users_but_those_it_draws_from(monkeypatch: pytest.Mon
     for permuted in (N, N - 1):  # the users by a permutation, and by Floyd's algorithm
         monkeypatch.setattr(randomise, "PERMUTED", permuted)
         for most in (N, 300):
-            expected = audited(days(split=False), most)
+            expected = audited(days_by_taste(split=False), most)
             with monkeypatch.context() as patch:
                 patch.setattr("simulator.stats.streamed._put_together", no_whole_column)
                 near(audited(streamed(whole), most), expected)
@@ -376,7 +352,7 @@ def test_a_large_population_is_drawn_without_a_list_of_all(
 def test_power_is_simulated_on_a_sample_of_users_who_stay_in_files(
     split: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = days(split=split)
+    whole = days_by_taste(split=split)
     expected = {n: people(whole.by("user"), n) for n in (N, 200)}
     monkeypatch.setattr("simulator.stats.streamed._put_together", no_whole_column)
     for n in (N, 200):

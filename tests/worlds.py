@@ -29,11 +29,13 @@ from recgpt.model import GPT, Shape
 from simulator.log.eventlog import EventLog
 from simulator.log.fit_values import FitValues
 from simulator.log.metadata import FIT, HISTORY, Metadata
+from simulator.log.metrics import METRICS
 from simulator.report.content import Content, Size, Verdict
 from simulator.run.pipeline import simulate
 from simulator.scenario.model import Scenario
 from simulator.stats.checks import Check
 from simulator.stats.choices import Choices
+from simulator.stats.user_days import UserDays
 from simulator.stats.verdict import Lift
 from simulator.users.base import Source
 
@@ -259,6 +261,37 @@ def interleaved_log(n_users: int, skill: float, seed: int = 0) -> EventLog:
     return EventLog.from_columns(
         columns, Metadata(("a", "b"), n_users, 30, days=1, control="a", scenario=scenario)
     )
+
+
+TASTED = 900, 3
+"""Users and days of `days_by_taste`."""
+
+TASTE_METRICS = ("click", "watch_time", "click_rate", "return")
+
+
+def days_by_taste(*, split: bool, with_past: bool = True) -> UserDays:
+    """Users of two arms, whose values go with their past."""
+    n, days = TASTED
+    random = np.random.default_rng(3)
+    taste = random.gamma(2.0, 1.0, n)
+    shown = random.poisson(3.0 * taste[None, :, None], (2, n, days)).astype(np.int16)
+    click = random.binomial(shown, 0.4).astype(np.int8)
+    watch = click * random.exponential(20.0, shown.shape)
+    metrics = {name: METRICS[name] for name in TASTE_METRICS}
+    terms = {"impressions": shown, "click": click}
+    terms |= {t.name: watch for t in metrics["watch_time"].terms}
+    terms |= {t.name: shown for t in metrics["return"].terms}
+    before: dict[str, Any] = {"impressions": np.zeros(n, np.int8)}
+    if with_past:
+        old = random.poisson(5.0 * taste) * (random.random(n) < 0.8)
+        before = {"impressions": old.astype(np.int16), "click": random.binomial(old, 0.4)}
+    assigned = random.integers(0, 2, n).astype(np.int8) if split else None
+    return UserDays(("a", "b"), n, days, metrics, terms, before, assigned)
+
+
+def no_whole_column(*_: Any) -> Any:
+    """In place of what puts a column of all users together."""
+    raise AssertionError("a column of all users is put together")
 
 
 # Reports.

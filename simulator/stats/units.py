@@ -13,7 +13,6 @@ import numpy as np
 
 from policies.time import DAY
 from simulator.designs.base import DesignError
-from simulator.designs.clusters import Clusters
 from simulator.log import workspace
 from simulator.log.eventlog import EventLog
 from simulator.log.metadata import FIT, FITTED_ONCE
@@ -312,7 +311,7 @@ class UserSums(InCells):
         self._n_rows = GrowingCells(1)
         many = int(np.prod(self._shape)) >= STREAMED
         self._map = streamed
-        is_streamed = streamed is not None and many and meta.design.kind != Clusters.kind
+        is_streamed = streamed is not None and many and not meta.design.has_clusters
         self._lying: list[_Lying] | None = [] if is_streamed else None
 
     def cells(self) -> dict[str, GrowingCells]:
@@ -431,7 +430,7 @@ class UserSums(InCells):
             return days
         everybody = np.arange(meta.n_users)
         theirs = meta.fits.fit_of_user(meta.scenario.get("seed", 0), everybody, meta.fits.number)
-        return replace(days, fit_of_user=in_few_bytes(theirs))
+        return replace(days, fit_of_user=theirs.astype(np.min_scalar_type(meta.fits.number)))
 
     def _streamed(self) -> UserDays:
         """
