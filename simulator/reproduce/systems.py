@@ -296,7 +296,7 @@ def _committee(name: str) -> dict[str, dict[str, Any]]:
     Beam and share are the best on the mean over validation clicks of Beauty of three committees
     of five, one of which alone would choose hardly a second step; so no fit chooses them.
     """
-    served = {
+    served: dict[str, dict[str, Any]] = {
         name: {},
         f"{name} marginal": {"continuation": {"beam": 1, "share": 2.0}},
         f"{name} network": {"weight": 0.0},
