@@ -74,7 +74,7 @@ class PooledNetwork(Scored):
             its beam and share are chosen on the validation clicks where they are left open. None:
             one step.
         chooses: whether the fit makes that choice; else what is left open is as without
-            validation. It takes as long as a member, where there are six.
+            validation. Where there are six members it takes nearly as long as one of them.
         sample: users of the validation, at most.
     """
 

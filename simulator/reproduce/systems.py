@@ -241,7 +241,8 @@ _LINEAR = {
 """Of each member of a committee: one that is stopped early takes some three times as long."""
 
 COMMITTEE = 6
-"""Networks of a committee: together they fit in less time than one that is stopped early and tuned.
+"""Networks of a committee: together they fit in about the time of one that is stopped early and
+tuned.
 """
 
 _TUNED_BEST = {
