@@ -10,20 +10,22 @@ that took is printed, for a run shares it out. The command is run in a process o
 Python included, once more by `--workers` processes, and once more without the sums of the parts, by
 the rows. `--before` names the
 folder of another revision (`git worktree add`), which reads the same log in the same run, in turn
-with this one; the largest relative difference between the numbers that are written is printed.
+with this one; the largest difference between the numbers that are written is printed, relative
+to the scale of each (`figures`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -123,22 +125,63 @@ def measured(command: str, home: Path, tree: Path, *options: str) -> tuple[str, 
     return took, (home / f"{command}.json").read_text(encoding="utf-8")
 
 
-def numbers(tree: Any) -> Iterator[float]:
-    """The numbers of JSON, in order."""
-    if isinstance(tree, dict):
-        for key in sorted(tree):
-            yield from numbers(tree[key])
-    elif isinstance(tree, list):
-        for one in tree:
-            yield from numbers(one)
-    elif isinstance(tree, int | float):
-        yield float(tree)
+Figures = list[tuple[float, float, str]]
 
 
-def difference(one: str, other: str) -> float:
-    """The largest relative difference between the numbers of two texts."""
-    pairs = zip(numbers(json.loads(one)), numbers(json.loads(other)), strict=True)
-    return max(abs(a - b) / max(abs(a), abs(b)) if a != b else 0.0 for a, b in pairs)
+def figures(tree: Any, path: str = "") -> Figures:
+    """The numbers of JSON, in order, each with its scale and its path.
+
+    The scale is what a figure's own size would be without cancellation: of a lift or a difference
+    and the ends of its intervals also the width of the 95% interval, which is some standard errors;
+    of a statistic or a share at least 1; of parts of a variance the largest one; of a probability
+    p its size times -ln p, for that is what a relative error of the statistic becomes.
+    """
+    if isinstance(tree, list):
+        return [row for i, one in enumerate(tree) for row in figures(one, f"{path}/{i}")]
+    if not isinstance(tree, dict):
+        is_number = isinstance(tree, int | float)
+        return [(float(tree), abs(float(tree)), path)] if is_number else []
+    found = []
+    for key in sorted(tree):
+        name = key.removesuffix("_adjusted")
+        for value, scale, place in figures(tree[key], f"{path}/{key}"):
+            if place == f"{path}/{key}":
+                if name == "p" and 0.0 < value < 1.0:
+                    scale *= max(1.0, -math.log(value))
+                elif name == "t" or name.startswith("share_of"):
+                    scale = max(scale, 1.0)
+                elif name.removesuffix("low").removesuffix("high") in ("difference", "difference_"):
+                    scale += _width(tree, "difference_")
+                elif name.removesuffix("low").removesuffix("high") in ("lift", "", "sequence_"):
+                    scale += _width(tree, "")
+            found.append((value, scale, place))
+    if path.endswith("/components"):
+        largest = max(scale for _, scale, _ in found)
+        return [(value, largest, place) for value, _, place in found]
+    return found
+
+
+def _width(row: Mapping[str, Any], what: str) -> float:
+    """Of the interval of a row, if it has a finite one."""
+    ends = (row.get(f"{what}low"), row.get(f"{what}high"))
+    if not all(isinstance(end, int | float) and math.isfinite(end) for end in ends):
+        return 0.0
+    low, high = ends
+    return float(high - low)
+
+
+def apart(one: Any, other: Any) -> tuple[float, str]:
+    """The largest difference between two JSON trees of the same form, relative to the scale of the
+    figure (`figures`), and which it is.
+    """
+    most = (0.0, "")
+    for (a, scale, path), (b, far, place) in zip(figures(one), figures(other), strict=True):
+        assert path == place, (path, place)
+        if a != b and not (math.isnan(a) and math.isnan(b)):
+            # Of an infinite figure and a finite one it is infinite.
+            size = max(scale, far)
+            most = max(most, (abs(a - b) / size if math.isfinite(size) else math.inf, path))
+    return most
 
 
 def main() -> None:
@@ -178,17 +221,19 @@ def main() -> None:
             measured(command, warm, tree, *asked)  # compiles
             took, text = measured(command, home, tree, *asked)
             print(f"abtest {command}, {name}: {took}")
-            found.append(text)
+            found.append(json.loads(text))
         took, text = measured(command, home, own, *asked, "--workers", str(given.workers))
         print(f"abtest {command}, this revision, {given.workers} processes: {took}")
-        found.append(text)
+        found.append(json.loads(text))
         for file in (CLAIM, LEDGER):
             home.joinpath(file).unlink()
         took, text = measured(command, home, own, *asked)
         print(f"abtest {command}, this revision, by rows: {took}")
-        found.append(text)
-        most = max(difference(found[-1], other) for other in found[:-1])
-        print(f"largest relative difference between what they wrote: {most:.1g}")
+        found.append(json.loads(text))
+        most, which = max(apart(found[-1], other) for other in found[:-1])
+        print(f"largest difference between what they wrote, by the scale of the figure: {most:.1g}")
+        if which:
+            print(f"of {which}")
 
 
 if __name__ == "__main__":

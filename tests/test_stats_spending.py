@@ -149,3 +149,20 @@ def test_what_is_spent_by_the_last_new_look_is_told_look_by_look() -> None:
     used, added = spending._of_last_new_look(known, information, total)
     assert used == pytest.approx(np.array([[0.1, 0.1, 0.1, 0.5], [0.0, 0.3, 0.4, 0.4]]))
     assert added == pytest.approx(np.array([[0.1, 0.1, 0.1, 0.4], [0.0, 0.3, 0.1, 0.1]]))
+
+
+@pytest.mark.parametrize("shape", ["obrien-fleming", "pocock"])
+def test_a_boundary_spends_its_error_to_the_last_digits(shape: spending.Shape) -> None:
+    """Also where a step of Newton's method hits the root, as it does for some of these."""
+    random = np.random.default_rng(0)
+    for looks in (2, 5):
+        share = np.arange(1, looks + 1) / looks
+        for _ in range(50):
+            clock = np.sort(random.uniform(0.1, 1.0, looks))
+            clock = np.append(clock[:-1], 1.0)
+            if (np.diff(np.log(clock)) < spending.STILL).any():
+                continue
+            bounds = boundaries(shape, share.tolist(), clock.tolist())
+            error = 2.0 * np.diff(np.asarray(spent(shape, share)), prepend=0.0)
+            found = crossing(bounds.tolist(), clock.tolist())
+            np.testing.assert_allclose(found, error, 1e-12)

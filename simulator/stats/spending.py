@@ -41,6 +41,9 @@ NEGLIGIBLE = 30.0
 FAR, HIGHEST = 9.0, 38.0
 """Beyond this |Z| there is nothing to integrate, and a boundary that nothing crosses."""
 
+CLOSE = 1e-10
+"""A step of Newton's method below which a boundary is found: what is left is the square of it."""
+
 _RULES = [legendre(n) for n in NODES]
 _NODE, _WEIGHT = (np.zeros((len(NODES), NODES[-1])) for _ in range(2))
 for _i, (_x, _w) in enumerate(_RULES):
@@ -283,13 +286,14 @@ def _bound(
             low = c
         else:
             high = c
-        step = 0.0
+        following = 0.5 * (low + high)
         if density > 0.0 and tail > 0.0 and error > 0.0:
             step = tail / density * (log(tail) - log(error))
-        following = c + step
-        if step == 0.0 or not low < following < high:
-            following = 0.5 * (low + high)
-        if abs(following - c) < 1e-10:
+            if abs(step) < CLOSE:
+                return c + step
+            if low < c + step < high:
+                following = c + step
+        if high - low < CLOSE:
             return following
         c = following
     return c
