@@ -51,9 +51,6 @@ DESIGNS: dict[str, dict[str, Any]] = {
     },
     "a catalogue that lives": {"items": {"uploads": 5, "stock": 20}},
 }
-STREAMED = DESIGNS.keys() - {"clusters"}
-"""Designs of which no column of all users is put together."""
-
 ARMS = {"B": {"policy": "popularity"}, "a": {"policy": "random"}}
 
 
@@ -93,8 +90,7 @@ def test_a_report_of_sums_is_that_of_rows(
     with monkeypatch.context() as patch:
         for reader in ("stretches", "inspected", "batches"):
             patch.setattr(EventLog, reader, no_rows)
-        if design in STREAMED:
-            patch.setattr(streamed, "_put_together", no_whole_column)
+        patch.setattr(streamed, "_put_together", no_whole_column)
         of_sums = encode(report.load(root))
     monkeypatch.setattr(part_sums, "_kept", lambda *_: None)
     of_rows = encode(report.load(root))

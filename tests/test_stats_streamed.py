@@ -191,6 +191,74 @@ def test_sums_of_several_fits_and_of_days_need_no_column_of_all(
     near(OF_SEVERAL[what](streamed(whole)), expected)
 
 
+def in_clusters(how: str) -> UserDays:
+    """Users in 130 clusters, each of which has some in several stretches, or nearly as many as
+    there are users; those of one are in the same arm.
+    """
+    whole = (
+        several("crossed split") if "crossed" in how else days_by_taste(split="paired" not in how)
+    )
+    random = np.random.default_rng(6)
+    cluster = random.integers(0, 130, N) * 3 - 40
+    if "many" in how:
+        cluster = random.permutation(N)
+        cluster[:200] = cluster[-200:]
+    assigned = None if whole.assigned is None else np.abs(cluster) % 2
+    lives = tuple(replace(life, cluster=cluster, assigned=assigned) for life in whole.lives)
+    return replace(whole, cluster=cluster, assigned=assigned, lives=lives)
+
+
+OF_CLUSTERS = {
+    name: OF_USERS[name]
+    for name in ("lifts", "lifts by day", "adjusted", "segments", "pilots", "looks", "balance")
+} | {
+    "winsorised users": lambda d: verdict.lifts(declared_to_winsorise(d).by("user"), "a"),
+    "some users": lambda d: verdict.lifts(d.users(np.arange(100, 800)).by("user"), "a"),
+}
+
+
+def declared_to_winsorise(some: UserDays) -> UserDays:
+    click = replace(some.metrics["click"], winsorise=0.02)
+    metrics = {**some.metrics, "click": click}
+    lives = tuple(replace(life, metrics=metrics) for life in some.lives)
+    return replace(some, metrics=metrics, lives=lives)
+
+
+@pytest.mark.parametrize("how", ["split", "many split", "paired", "crossed split"])
+@pytest.mark.parametrize("what", OF_CLUSTERS)
+def test_clusters_are_added_up_from_parts(
+    what: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = in_clusters(how)
+    expected = OF_CLUSTERS[what](whole)
+    monkeypatch.setattr("simulator.stats.streamed._put_together", no_whole_column)
+    near(OF_CLUSTERS[what](streamed(whole)), expected)
+
+
+def test_sums_of_clusters_take_few_bytes() -> None:
+    table, own = (one.by("user") for one in (streamed(in_clusters("split")), in_clusters("split")))
+    for some in (table, own):
+        assert some.numerators["click"].dtype == np.int16
+        assert some.denominators["click"] is some.denominators["watch_time"]
+    for name in own.numerators:
+        assert table.numerators[name] == pytest.approx(own.numerators[name], rel=1e-14)
+    assert (table.groups.keys(), own.groups.keys()) == (set(), set())
+
+
+def test_groups_of_whole_clusters_are_those_of_clusters() -> None:
+    whole = days_by_taste(split=False)
+    labels = whole.by("user").groups["activity"]
+    random = np.random.default_rng(7)
+    cluster = np.unique(labels, return_inverse=True)[1] * 40 + random.integers(0, 40, N)
+    whole = replace(whole, cluster=cluster)
+    table, own = streamed(whole).by("user"), whole.by("user")
+    assert own.n_units == len(np.unique(cluster))
+    assert table.groups.keys() == own.groups.keys()
+    assert "activity" in own.groups
+    for name, labels in own.groups.items():
+        assert (table.groups[name] == labels).all()
+
+
 def test_users_of_several_fits_come_with_all_their_lives() -> None:
     some = np.array([700, 3, 131, 130, 3])
     for how in ("crossed split", "divided paired"):

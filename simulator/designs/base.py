@@ -69,9 +69,6 @@ class Design:
     divides_users: ClassVar[bool] = False
     """Whether each user is in one arm only, on every day."""
 
-    has_clusters: ClassVar[bool] = False
-    """Whether users are assigned with others, and these clusters are the units."""
-
     shares_slates: ClassVar[bool] = False
     """Whether the arms are in one slate: a visit is then of no arm, and lifts are of credits."""
 

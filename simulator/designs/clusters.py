@@ -28,7 +28,6 @@ class Clusters(Split):
     kind: ClassVar = "clusters"
     titles: ClassVar = {"clusters": "Clusters", "clusters-cuped": "Clusters, CUPED"}
     words: ClassVar = "each cluster of users is in one arm, and is the unit"
-    has_clusters: ClassVar = True
 
     def disagreements(self) -> Iterator[tuple[str, str]]:
         n = len(set(self.clusters))

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from simulator.stats import selection
+from simulator.stats.clustering import clustered
 from simulator.stats.unit_table import Array, AskedFor, Unit, UnitTable
 from simulator.stats.user_days import Past, UserDays
 
@@ -134,6 +135,7 @@ class StreamedDays(UserDays):
             fit_of_user=days.fit_of_user,
             fitted_once=days.fitted_once,
             lives=days.lives,
+            cluster=days.cluster,
             pieces=tuple(pieces),
             sizes=tuple(sizes),
             map=map,
@@ -148,7 +150,8 @@ class StreamedDays(UserDays):
     def _placed(self) -> Iterator[Piece]:
         """The pieces with what is known of their users besides sums."""
         of_lives = tuple(life.metrics for life in self.lives)
-        alike = {"switched": self.switched, "past": self._past}
+        # A cluster may have users in several stretches: it is made of what all of them say.
+        alike = {"switched": self.switched, "past": self._past, "cluster": None}
         first = 0
         for piece, n in zip(self.pieces, self.sizes, strict=True):
             assigned, fit = (
@@ -182,6 +185,7 @@ class StreamedDays(UserDays):
             None if self.fit_of_user is None else self.fit_of_user[own],
             self.fitted_once,
             tuple(life.users(own) for life in self.lives),
+            None if self.cluster is None else self.cluster[own],
         )
         return together.users(place)
 
@@ -207,6 +211,7 @@ class StreamedDays(UserDays):
             n_users=sum(sizes),
             assigned=None if self.assigned is None else self.assigned[here],
             fit_of_user=self.fit_of_user[here],
+            cluster=None if self.cluster is None else self.cluster[here],
         )
         pieces = [Then(piece, methodcaller("of_fit", fit)) for piece in self._placed()]
         return StreamedDays.of(days, self.before, pieces, sizes, self.map)
@@ -237,6 +242,8 @@ class StreamedDays(UserDays):
             return super()._build(unit, span)
         if unit != "user":
             return self.users(np.arange(self.n_users))._build(unit, span)
+        if self.cluster is not None and self.lives:
+            return super()._build(unit, span)  # the clusters of each life are in memory
         nobody = UserDays(
             self.arms,
             0,
@@ -253,9 +260,22 @@ class StreamedDays(UserDays):
             name: known & {term.name for term in metric.terms}
             for name, metric in self.metrics.items()
         }
-        pieces = [_TablePiece(piece, terms, unit, span) for piece in self._placed()]
+        pieces: list[Piece] = [_TablePiece(piece, terms, unit, span) for piece in self._placed()]
+        if self.cluster is not None:
+            own = np.split(self.cluster, np.cumsum(self.sizes)[:-1])
+            pieces = [
+                Then(piece, partial(_in_clusters, cluster))
+                for piece, cluster in zip(pieces, own, strict=True)
+            ]
         outline = nobody._build(unit, span)
-        return StreamedTable.of(outline, self.sizes, self.assigned, pieces, self.map)
+        table = StreamedTable.of(outline, self.sizes, self.assigned, pieces, self.map)
+        if self.cluster is None:
+            return table
+        return clustered(replace(table.as_declared(), cluster=self.cluster))
+
+
+def _in_clusters(cluster: Array, table: UnitTable) -> UnitTable:
+    return replace(table, cluster=cluster)
 
 
 def _among_all(

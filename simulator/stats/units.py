@@ -311,8 +311,7 @@ class UserSums(InCells):
         self._n_rows = GrowingCells(1)
         many = int(np.prod(self._shape)) >= STREAMED
         self._map = streamed
-        is_streamed = streamed is not None and many and not meta.design.has_clusters
-        self._lying: list[_Lying] | None = [] if is_streamed else None
+        self._lying: list[_Lying] | None = [] if streamed is not None and many else None
 
     def cells(self) -> dict[str, GrowingCells]:
         """By term, of each user's days in each arm and before the A/B; how many rows there are, and
@@ -442,6 +441,7 @@ class UserSums(InCells):
         own = set(names) - self._unknown_visits()
         try:
             assigned = design.arm_of_user(n_users)
+            cluster = design.cluster_of_user(n_users)
         except DesignError as error:
             raise TableError(str(error)) from error
         days = UserDays(
@@ -452,6 +452,7 @@ class UserSums(InCells):
             {name: nothing for name in names if name in own},
             dict.fromkeys(names, nothing),
             None if assigned is None else in_few_bytes(assigned),
+            cluster=None if cluster is None else in_few_bytes(cluster),
         )
         assert self._map is not None
         pieces = self._pieces(names)
