@@ -278,6 +278,7 @@ class Epochs:
     params: dict[str, Any]
     users: int
     items: int
+    device: str = "cpu"
 
     def of_rank(self, progress: Any, ranks: Any) -> dict[str, Any]:
         """CPU seconds and clock of this rank, and a digest of its weights."""
@@ -290,13 +291,13 @@ class Epochs:
 
         torch.set_num_threads(1)
         policy, figures = make(self.policy, self.params), {}
-        with ranks.connected("cpu"):
+        with ranks.connected(self.device):
             for users in (64, self.users):
                 items = np.random.default_rng(0).integers(1, self.items + 1, 40 * users)
                 offsets, clicked = 40 * np.arange(users + 1), np.ones(len(items), dtype=bool)
                 log = Sequences(np.arange(users), offsets, items, clicked, np.arange(len(items)))
                 clock, cpu = time.monotonic(), time.process_time()
-                policy.fit(log, Catalogue(users, self.items), Fitting(0, ranks=ranks))
+                policy.fit(log, Catalogue(users, self.items), Fitting(0, self.device, ranks=ranks))
                 figures = {"cpu": time.process_time() - cpu, "clock": time.monotonic() - clock}
         digest = hashlib.sha256(b"".join(part.tobytes() for part in policy.state().values()))
         return {**figures, "digest": digest.hexdigest()}

@@ -16,17 +16,23 @@ block? Measured on x86-64 with equal rows at all places (`tests/kernels.py` meas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from policies.base import PADDING, IntArray
 
+if TYPE_CHECKING:
+    import torch
+
 ROWS = 64
 """Rows of a block. Larger blocks are no faster; smaller ones waste time in calls."""
+
+ROWS_ELSEWHERE = 1024
+"""The same on a GPU, where a call takes as long with 64 rows as with a thousand."""
 
 Array = npt.NDArray[Any]
 
@@ -67,12 +73,18 @@ def widths(length: int) -> tuple[int, ...]:
     return (*powers, length)
 
 
-def length_blocks(items: IntArray) -> Iterator[tuple[IntArray, int]]:
-    """The rows of histories in blocks of at most `ROWS` of one width, which depends on the row's
+def rows_on(device: torch.device) -> int:
+    """Rows of a block that is computed there."""
+    return ROWS if device.type == "cpu" else ROWS_ELSEWHERE
+
+
+def length_blocks(items: IntArray, size: int = ROWS) -> Iterator[tuple[IntArray, int]]:
+    """The rows of histories in blocks of at most `size` of one width, which depends on the row's
     own history only.
 
     Args:
         items: `[B, L]` right-aligned histories, 0 = padding on the left.
+        size: rows of a block.
 
     Yields:
         Indices of a block's rows, and how many of the last columns hold all that is in them.
@@ -83,36 +95,40 @@ def length_blocks(items: IntArray) -> Iterator[tuple[IntArray, int]]:
     choice = np.searchsorted(steps, used)
     for place in np.unique(choice):
         index = np.flatnonzero(choice == place)
-        for start in range(0, len(index), ROWS):
-            yield index[start : start + ROWS], int(steps[place])
+        for start in range(0, len(index), size):
+            yield index[start : start + size], int(steps[place])
 
 
-def fill(array: Array, index: IntArray) -> Array:
-    """A block of `ROWS` rows: those of `array` at `index`, then zeros."""
-    block = np.zeros((ROWS, *array.shape[1:]), array.dtype)
+def fill(array: Array, index: IntArray, size: int = ROWS) -> Array:
+    """A block of `size` rows: those of `array` at `index`, then zeros."""
+    block = np.zeros((size, *array.shape[1:]), array.dtype)
     block[: len(index)] = array[index]
     return block
 
 
-def by_length(compute: Callable[..., Array], items: IntArray, *arrays: Array) -> Array:
+def by_length(
+    compute: Callable[..., Array], items: IntArray, *arrays: Array, size: int = ROWS
+) -> Array:
     """`compute` applied to the blocks of `length_blocks`.
 
     Args:
-        compute: from items `[ROWS, width]` (right-aligned, 0 = padding) and arrays `[ROWS, ...]` to
-            `[ROWS, ...]`, row by row.
+        compute: from items `[size, width]` (right-aligned, 0 = padding) and arrays `[size, ...]` to
+            `[size, ...]`, row by row.
         items: `[B, L]` right-aligned histories, 0 = padding on the left; `B` may be 0.
         arrays: `[B, ...]` each.
+        size: rows of a block.
 
     Returns:
         `[B, ...]`.
     """
     result: Array | None = None
-    for index, width in (
-        length_blocks(items) if len(items) else [(np.zeros(0, dtype=np.int64), items.shape[1])]
-    ):
+    blocks: Iterable[tuple[IntArray, int]] = [(np.zeros(0, dtype=np.int64), items.shape[1])]
+    if len(items):
+        blocks = length_blocks(items, size)
+    for index, width in blocks:
         part = compute(
-            fill(items[:, items.shape[1] - width :], index),
-            *(fill(array, index) for array in arrays),
+            fill(items[:, items.shape[1] - width :], index, size),
+            *(fill(array, index, size) for array in arrays),
         )
         if result is None:
             result = np.empty((len(items), *part.shape[1:]), part.dtype)

@@ -1,4 +1,4 @@
-"""Which processor neural policies are fitted on. No model lives here."""
+"""Which processor neural policies are fitted on, and serve on. No model lives here."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ class DeviceError(ValueError):
     """A processor that was asked for and is not there."""
 
 
-def device(wanted: Device) -> Literal["cpu", "cuda"]:
-    """The torch device of a fit. Where it is `cuda`, torch's kernels are from then on those that
-    give the same result each time.
+def device(wanted: Device, key: str = "engine.device") -> Literal["cpu", "cuda"]:
+    """The torch device of a fit, or of serving. Where it is `cuda`, torch's kernels are from then
+    on those that give the same result each time.
 
     Args:
         wanted: `engine.device` of a scenario. `auto` is `cuda` where torch sees one and `cpu`
             elsewhere; where no policy has brought torch, it is not loaded for this.
+        key: what said so, for the message.
 
     Raises:
         DeviceError: `cuda` where torch sees none.
@@ -36,7 +37,7 @@ def device(wanted: Device) -> Literal["cpu", "cuda"]:
         return "cuda"
     if wanted == "cuda":
         raise DeviceError(
-            f"engine.device is 'cuda', but torch {torch.__version__} sees no CUDA device here: set"
-            " it to auto or cpu"
+            f"{key} is 'cuda', but torch {torch.__version__} sees no CUDA device here: set it to"
+            f" {'auto or ' if key == 'engine.device' else ''}cpu"
         )
     return "cpu"

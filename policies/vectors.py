@@ -8,12 +8,13 @@ loss to `losses`.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -30,10 +31,12 @@ from policies.base import (
     Sequences,
     Slates,
 )
-from policies.blocks import by_length, one_thread
+from policies.blocks import by_length, one_thread, rows_on
+from policies.device import device
 from policies.losses import Loss, Objective
 from policies.nearest import largest_product
 from policies.operators import LARGE, Embedding
+from policies.resident import Resident
 from policies.retrieval import Exact, Index, Search, by_max
 from policies.train import Training, seeded, train
 from policies.validation import K, LastClicks
@@ -118,11 +121,15 @@ class NetworkPolicy(Policy, ABC):
 
     Attributes:
         search: exact or approximate search at serving.
+        device: where requests are answered. On `cuda` the network computes in double precision, so
+            that the order in which a GPU adds does not show in its vectors in single precision;
+            exact search gives the CPU's bytes, approximate search is the CPU's.
     """
 
     search: Search = field(default_factory=Search)
+    device: Literal["cpu", "cuda"] = "cpu"
 
-    serving_fields: ClassVar[frozenset[str]] = frozenset({"search"})
+    serving_fields: ClassVar[frozenset[str]] = frozenset({"search", "device"})
     trains_on_device: ClassVar[bool] = True
 
     def at_least(self, least: int, *names: str) -> None:
@@ -179,6 +186,7 @@ class NetworkPolicy(Policy, ABC):
         with seeded(fitting.seed, "weights"):
             network = self.network(catalogue.n_users, catalogue.n_items)
         self._serve(network, catalogue.n_users, catalogue.n_items)
+        self.answering_ = network  # while it learns, by itself
         self.learn(network, sequences, catalogue, replace(fitting, identity=self.fit_key()))
         self._serve(network.cpu(), catalogue.n_users, catalogue.n_items)
         return self
@@ -187,7 +195,7 @@ class NetworkPolicy(Policy, ABC):
         """Answer from this network from now on."""
         self.network_, self.n_users_, self.n_items_ = network.eval(), n_users, n_items
         self.search_in_: Path | None = None
-        for derived in ("index_", "vectors_"):
+        for derived in ("answering_", "index_", "vectors_"):
             self.__dict__.pop(derived, None)
 
     def _fitted(self) -> Any:
@@ -200,10 +208,24 @@ class NetworkPolicy(Policy, ABC):
         return self.network_
 
     @cached_property
+    def answering_(self) -> Any:
+        """The network that answers requests, where it does so.
+
+        Raises:
+            DeviceError: there is no such device here.
+        """
+        network = self._fitted()
+        if self.device == "cpu":
+            return network
+        return elsewhere(network, device(self.device, f"the 'device' of {type(self).__name__}"))
+
+    @cached_property
     def index_(self) -> Index:
         """The search index over the item vectors: a saved one, or built when first used."""
-        self._fitted()
+        there = device_of(self.answering_)
         search, folder, kept = self.searched, self.search_in_, None
+        if self.device != "cpu" and search.kind == "exact":
+            return Resident(self.vectors_, there)
         if folder is not None:
             kept = search.saved(self._index_in(folder, search))
         return search.index(self.vectors_) if kept is None else kept
@@ -271,6 +293,16 @@ class NetworkPolicy(Policy, ABC):
         load_weights(network, state)
         self._serve(network, n_users, n_items)
         return self
+
+
+def elsewhere(network: nn.Module, where: str) -> nn.Module:
+    """A copy of a network on the torch device `where`, in double precision."""
+    return copy.deepcopy(network).double().to(where).eval()
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's weights lie."""
+    return next(network.parameters()).device
 
 
 def weights_of(network: nn.Module, prefix: str = "") -> dict[str, npt.NDArray[Any]]:
@@ -377,18 +409,19 @@ class VectorPolicy(NetworkPolicy, ABC):
 
     def queries(self, histories: Histories) -> FloatArray:
         """Query vectors `[B, I, d]`, the same bytes for a request however requests are batched."""
-        network = self._fitted()
-        device = network.items.weight.device
+        network = self.answering_
+        there = device_of(network)
 
         def compute(items: IntArray, user: IntArray) -> FloatArray:
-            tensors = (torch.from_numpy(array).to(device) for array in (items, user))
+            tensors = (torch.from_numpy(array).to(there) for array in (items, user))
             vectors: FloatArray = network.last(*tensors).float().cpu().numpy()
             return vectors
 
         is_known = (histories.user >= 0) & (histories.user < self.n_users_)
         user = np.where(is_known, histories.user + 1, 0)
         with one_thread(), torch.inference_mode():
-            return by_length(compute, histories.clicks(self.reads()), user)
+            clicks = histories.clicks(self.reads())
+            return by_length(compute, clicks, user, size=rows_on(there))
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The k unseen items of largest inner product with the query vector (the nearest one, where

@@ -78,12 +78,14 @@ class OneBlock:
 
     @staticmethod
     def covers(model: GPT) -> bool:
-        """Whether a network is of this form, and on a CPU."""
+        """Whether a network is of this form, on a CPU, and in single precision."""
         shape = model.shape
         is_softmax = shape.attention == "softmax" and shape.norm == "post"
         is_plain = shape.layers == 1 and shape.masked and is_softmax
         further = shape.relative or shape.trace or shape.user_rows
-        return is_plain and not further and model.items.weight.device.type == "cpu"
+        weight = model.items.weight
+        is_here = weight.device.type == "cpu" and weight.dtype == torch.float32
+        return is_plain and not further and is_here
 
     def begin(
         self, tokens: IntArray, segments: IntArray, users: IntArray, room: int

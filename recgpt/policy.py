@@ -216,7 +216,7 @@ class PreTrain(NetworkPolicy):
 
     def _walk(self, mixture: Mixture | None, continuation: Chosen | None = None) -> Walk:
         """Recall by the network as it is."""
-        network, clicks = self._fitted(), self.clicks_
+        network, clicks = self.answering_, self.clicks_
         return Walk(network, self.layer, self._segmented, clicks, mixture, continuation)
 
     @property

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from policies.base import PADDING, FloatArray, Histories, IntArray, Slates
-from policies.blocks import ROWS, fill, length_blocks
+from policies.blocks import ROWS, fill, length_blocks, rows_on
 from policies.continuation import CHUNK, Chosen, Continued, distribution
 from policies.mixture import Mixture
 from policies.retrieval import Exact, Index, Ranked, top_k, top_k_of
@@ -60,6 +60,7 @@ class Walk:
                 click.
         """
         self.model, self.layer, self.segmented = model, layer, segmented
+        self.size = rows_on(model.items.weight.device)
         self.clicks, self.mixture, self.continuation = clicks, mixture, continuation
 
     def slates(
@@ -130,11 +131,11 @@ class Walk:
             block = OneBlock(self.model, self.segmented)
             return Read(*block.begin(tokens, segments, users, n_further))
         masked, (n, length) = self.model.shape.masked, tokens.shape
-        n_rows = -(-n // ROWS) * ROWS
+        n_rows = -(-n // self.size) * self.size
         room = n_further if masked else 0
         blocks: Iterable[tuple[IntArray, int]] = [(np.zeros(0, dtype=np.int64), length)]
         if n:
-            blocks = length_blocks(tokens if masked else np.ones_like(tokens))
+            blocks = length_blocks(tokens if masked else np.ones_like(tokens), self.size)
         whole: Read | None = None
         for rows, width in blocks:
             first = length - width
@@ -153,7 +154,7 @@ class Walk:
     def _tensors(self, rows: IntArray, *arrays: npt.NDArray[Any]) -> list[Tensor]:
         """A block of these rows on the network's device."""
         device = self.model.items.weight.device
-        return [torch.from_numpy(fill(array, rows)).to(device) for array in arrays]
+        return [torch.from_numpy(fill(array, rows, self.size)).to(device) for array in arrays]
 
     def _steps(
         self,
@@ -170,7 +171,7 @@ class Walk:
         """
         read = self._read(reading, users, len(quotas) - 1)
         tokens, segments = self._window(reading)
-        blocks = [slice(start, start + ROWS) for start in range(0, len(tokens), ROWS)]
+        blocks = [slice(start, start + self.size) for start in range(0, len(tokens), self.size)]
         hidden, states = read.hidden, [read.rows(block) for block in blocks]
         taken: list[IntArray] = []
         scores: list[FloatArray] = []
@@ -270,8 +271,8 @@ class Walk:
 
         def after(clicked: IntArray) -> FloatArray:
             out = np.empty((*clicked.shape, 1, first.shape[1]), dtype=np.float32)
-            for start in range(0, n, ROWS):
-                rows = slice(start, start + ROWS)
+            for start in range(0, n, self.size):
+                rows = slice(start, start + self.size)
                 for b in range(clicked.shape[1]):
                     best = clicked[rows, b : b + 1]
                     longer = (
@@ -287,7 +288,7 @@ class Walk:
         return Begun(first[:, None], after)
 
     def _step(self, read: Read, reading: Reading, users: IntArray) -> Tensor:
-        """The hidden states `[ROWS, d]` of a block after the last token of `reading`, which the
+        """The hidden states `[size, d]` of a block after the last token of `reading`, which the
         network has not read yet.
         """
         tokens, segments = reading

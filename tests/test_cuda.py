@@ -53,6 +53,12 @@ def test_fitted_there_it_keeps_its_promises(name: str) -> None:
     assert {r.name: r.detail for r in results if not (r.kept or r.skipped)} == {}
 
 
+@pytest.mark.parametrize("name", NEURAL)
+def test_answering_there_it_keeps_its_promises(name: str) -> None:
+    results = list(check_policy(make(name, {**NEURAL[name], "device": "cuda"})))
+    assert {r.name: r.detail for r in results if not (r.kept or r.skipped)} == {}
+
+
 @pytest.mark.parametrize(("name", "params"), [*NEURAL.items(), ("recgpt1", RELEASED)])
 @pytest.mark.parametrize("kind", ["bce", "softmax", "sampled"])
 def test_two_fits_are_the_same(name: str, params: dict[str, Any], kind: str) -> None:

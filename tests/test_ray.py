@@ -229,6 +229,7 @@ def write_scenario(nodes: Nodes) -> Path:
         (Needs(6), Needs(6)),
         (Needs(100, processors=16), Needs(9, processors=8)),
         (Needs(20, gpus=2, processors=2), Needs(12, gpus=1, processors=2)),
+        (Needs(5, gpus=0.25), Needs(5, gpus=0.25)),
     ],
 )
 def test_a_task_asks_for_no_more_than_one_of_the_nodes_has(needs, expected):

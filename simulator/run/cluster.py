@@ -448,7 +448,7 @@ def offered(needs: Needs, nodes: Sequence[Mapping[str, float]]) -> Needs:
     """
     offers = (
         (
-            min(needs.gpus, int(node.get("GPU", 0))),
+            min(needs.gpus, node.get("GPU", 0)),
             min(needs.processors, int(node["CPU"])),
             min(needs.memory, int(node.get("memory", 0))),
         )

@@ -85,6 +85,17 @@ class OfRun:
         return context(self.job).needs
 
 
+SHARE_OF_A_GPU = 0.25
+"""Processes that answer requests on a GPU share one by four: a request takes more of a processor,
+on which the user lives, than of a GPU.
+"""
+
+
+def share_of_gpu(*specs: PolicySpec) -> float:
+    """What a process takes of a GPU in which these policies answer requests."""
+    return SHARE_OF_A_GPU if any(spec.on_gpu for spec in specs) else 0.0
+
+
 def fit_numbers(number: int) -> Sequence[int | None]:
     """The numbers of the fits of a method; None alone where there is but one."""
     return range(number) if number > 1 else (None,)
@@ -240,6 +251,13 @@ class Context:
     def needs_of_shard(self) -> Needs:
         """What a process needs that simulates a shard."""
         return Needs(of_shard(*self._sizes))
+
+    def gpus_in(self, lane: Lane) -> float:
+        """What a process takes of a GPU in which the lives of a lane are simulated."""
+        if lane.name == HISTORY:
+            return share_of_gpu(self.scenario.data.logging)
+        arms = (self.scenario.arms[arm] for arm in self._arms_in(lane.name))
+        return share_of_gpu(*arms, *self.scenario.serving.channels)
 
     @property
     def _sizes(self) -> tuple[Scenario, int, int, int]:

@@ -27,12 +27,12 @@ class Needs:
 
     Attributes:
         memory: bytes; 0 = not known.
-        gpus: how many it computes on, if there are any.
+        gpus: how many it computes on, if there are any; below 1: what it takes of one.
         processors: how many it computes on.
     """
 
     memory: int = 0
-    gpus: int = 0
+    gpus: float = 0
     processors: int = 1
 
 

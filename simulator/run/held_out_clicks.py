@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ from simulator.log.fit_values import FitValues
 from simulator.log.ledger import present
 from simulator.log.metadata import HISTORY
 from simulator.log.workspace import Lane, Workspace, file_name
-from simulator.run.context import Context, Job, OfRun, begin
+from simulator.run.context import Context, Job, OfRun, begin, share_of_gpu
+from simulator.run.contract import Needs
 from simulator.run.tasks import lives_at_start
 from simulator.scenario.parts import PolicySpec
 from simulator.serving.desk import Channel, Desk, Serves
@@ -170,6 +171,11 @@ class Find(OfRun):
     def __str__(self) -> str:
         which = "" if self.fit is None else f" (fit {self.fit})"
         return f"looking for held-out clicks with policy {self.spec.policy!r}{which}"
+
+    @property
+    def needs(self) -> Needs:
+        """As a process of the run; a share of a GPU where the policy answers on one."""
+        return replace(super().needs, gpus=share_of_gpu(self.spec))
 
     def place(self, workspace: Workspace) -> Path:
         """Where it keeps what it finds."""

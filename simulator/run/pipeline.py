@@ -378,7 +378,9 @@ def check(
 
     n_items = getattr(scenario.users, "n_items", None)  # of a synthetic world
     policies, processes = tuple(scenario.policies()), scenario.engine.fit_processes
-    pieces: list[Any] = [tasks.CheckPolicies(str(folder), policies, strangers, n_items, processes)]
+    fits_on, is_here = scenario.engine.device, scenario.engine.executor != "ray"
+    asked = (strangers, n_items, processes, fits_on, is_here)
+    pieces: list[Any] = [tasks.CheckPolicies(str(folder), policies, *asked)]
     models = tuple(scenario.user_models())
     if models:
         pieces.append(tasks.CheckUserModels(str(folder), models, strangers))

@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from policies.base import Catalogue, Fitting, IntArray, Progress, Sequences, Updatable
 from policies.calls import CallError, Calls, Limit
-from policies.device import device
+from policies.device import Device, DeviceError, device
 from policies.explore import Explore
 from policies.ranks import ALONE, RankGroup
 from policies.registry import PolicyError, file_of, is_built_in, locate, make
@@ -132,6 +132,8 @@ class CheckPolicies:
             looked up.
         n_items: of the catalogue, where the scenario says it.
         processes: that are to compute one fit together.
+        fits_on: `engine.device`.
+        is_here: whether this machine is the one that computes.
     """
 
     folder: str
@@ -139,6 +141,8 @@ class CheckPolicies:
     strangers: bool = True
     n_items: int | None = None
     processes: int = 1
+    fits_on: Device = "auto"
+    is_here: bool = False
 
     def __str__(self) -> str:
         return (
@@ -152,8 +156,20 @@ class CheckPolicies:
             complaints = self._check(keys, "params", spec.policy, spec.params, behind)
             if isinstance(spec, Arm) and not complaints:
                 complaints = self._fits_that_differ(keys, spec)
-            wrong += complaints
+            wrong += complaints or self._no_gpu([(*keys, "params", *on) for on in spec.on_gpu])
+        if self.fits_on == "cuda":
+            wrong += self._no_gpu([("engine", "device")])
         return wrong or self._nobody_shares(), behind
+
+    def _no_gpu(self, saying: Sequence[Keys]) -> list[tuple[Keys, str]]:
+        """What is to be computed on a GPU, as these keys say, finds one."""
+        if not (self.is_here and saying):
+            return []
+        try:
+            device("cuda", "it")
+        except DeviceError as error:
+            return [(keys, str(error)) for keys in saying]
+        return []
 
     def _nobody_shares(self) -> list[tuple[Keys, str]]:
         """Several processes for a fit go with a policy that can be fitted by several."""
@@ -472,8 +488,9 @@ class Simulate(OfRun):
 
     @property
     def needs(self) -> Needs:
-        """Of the users, those of the shard."""
-        return context(self.job).needs_of_shard
+        """Of the users, those of the shard; a share of a GPU where policies answer on one."""
+        run = context(self.job)
+        return replace(run.needs_of_shard, gpus=run.gpus_in(self.lane))
 
     def __call__(self, progress: Progress) -> dict[str, float]:
         run = begin(self.job)

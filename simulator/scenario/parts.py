@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -44,6 +44,21 @@ class PolicySpec(ConfigSection):
         default_factory=dict,
         description="hyper-parameters, checked against the policy's dataclass fields",
     )
+
+    @property
+    def on_gpu(self) -> list[tuple[str, ...]]:
+        """Where its parameters, or those of a policy within it, say `device: cuda`: the keys that
+        lead there. Such a policy answers requests on a GPU.
+        """
+        return list(_on_gpu(self.params))
+
+
+def _on_gpu(params: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for key, value in params.items():
+        if (key, value) == ("device", "cuda"):
+            yield (key,)
+        elif isinstance(value, Mapping):
+            yield from ((key, *keys) for keys in _on_gpu(value))
 
 
 class Arm(PolicySpec):
@@ -367,8 +382,8 @@ class EngineSpec(ConfigSection):
         default="auto",
         description=(
             "where policies are fitted: auto = cuda where torch has one, else cpu; a fit ends with"
-            " other last bits on another kind of processor, as on another CPU; requests are served"
-            " on the CPU"
+            " other last bits on another kind of processor, as on another CPU; where requests are"
+            " answered a policy's own `device` says"
         ),
     )
     time_limit: Annotated[float, Field(ge=0, le=1e8)] = Field(
