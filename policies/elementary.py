@@ -41,7 +41,7 @@ def _scaled(x: float, k: int) -> float:
     return float(x * np.int64((k + 1023) << 52).view(np.float64))
 
 
-@njit()
+@njit(error_model="numpy")
 def _exp_near_0(high: float, low: float) -> float:
     """exp(high - low) for at most ln(2) / 2, `low` being far less than `high` (fdlibm's
     e_exp.c).
@@ -87,7 +87,7 @@ def _parts(x: float) -> tuple[int, float]:
     return k, float(m - 1.0)
 
 
-@njit()
+@njit(error_model="numpy")
 def _log_near_1(f: float) -> tuple[float, float]:
     """Two numbers, the first less the second being ln(1 + f) (fdlibm's e_log.c)."""
     s = f / (2.0 + f)
@@ -348,6 +348,75 @@ def gamma_quantile(a: float, p: float) -> float:
         if abs(step) < 1e-15:
             break
     return exp(y)
+
+
+# In place and many at a time, for kernels that have columns of numbers: the operations of the
+# scalars, without a branch that would keep LLVM from taking a vector of them. Where one number of a
+# column is out of the common range, the scalars do the column.
+
+_WHOLE = 1.5 * 2.0**52
+"""Added to a whole number, it leaves it in the low bits: processors before AVX-512 have no
+conversion of vectors to 64-bit integers."""
+
+
+@njit(error_model="numpy")
+def exp_all(x: Any, n: int) -> None:
+    """`x[:n] = exp(x[:n])`, the same bits."""
+    is_far = 0
+    for i in range(n):
+        is_far |= not -690.0 < x[i] < 690.0
+    if is_far:
+        for i in range(n):
+            x[i] = exp(x[i])
+        return
+    for i in range(n):
+        k = np.floor(x[i] * (1.0 / LN2) + 0.5)
+        power_of_2 = np.int64(np.float64(k + (_WHOLE + 1023.0)).view(np.int64) << 52)
+        x[i] = _exp_near_0(x[i] - k * LN2_HIGH, k * LN2_LOW) * power_of_2.view(np.float64)
+
+
+@njit(error_model="numpy")
+def log_all(x: Any, n: int) -> None:
+    """`x[:n] = log(x[:n])`, the same bits."""
+    is_far = 0
+    for i in range(n):
+        is_far |= not 2.0**-1022 <= x[i] < math.inf
+    if is_far:
+        for i in range(n):
+            x[i] = log(x[i])
+        return
+    for i in range(n):
+        bits = np.float64(x[i]).view(np.int64)
+        k = np.int64((bits >> 52) | 0x4330000000000000).view(np.float64) - (2.0**52 + 1023.0)
+        m = np.int64((bits & 0x000FFFFFFFFFFFFF) | 0x3FF0000000000000).view(np.float64)
+        is_upper = m > math.sqrt(2.0)
+        m = 0.5 * m if is_upper else m
+        k = k + 1.0 if is_upper else k
+        high, low = _log_near_1(m - 1.0)
+        x[i] = k * LN2_HIGH - ((low - k * LN2_LOW) - high)
+
+
+@njit(error_model="numpy")
+def power_all(x: Any, y: float, n: int) -> None:
+    """`x[:n] = power(x[:n], y)`, the same bits."""
+    if y == 0.0:
+        x[:n] = 1.0
+        return
+    log_all(x, n)
+    for i in range(n):
+        x[i] *= y
+    exp_all(x, n)
+
+
+@njit(error_model="numpy")
+def tanh_all(x: Any, n: int, part: Any) -> None:
+    """`x[:n] = tanh(x[:n])`, the same bits; `part` `[>= n]` is overwritten."""
+    for i in range(n):
+        part[i] = -2.0 * abs(x[i])
+    exp_all(part, n)
+    for i in range(n):
+        t = (1.0 - part[i]) / (1.0 + part[i])
+        x[i] = t if x[i] > 0.0 else -t
 
 
 # Of arrays, element by element, as numpy's functions are

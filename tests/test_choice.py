@@ -12,6 +12,7 @@ import pytest
 
 from policies.base import Histories, Slates
 from policies.explore import Explore
+from policies.streams import Purpose, philox
 from policies.time import DAY
 from simulator.users.choice import Choice, Oracle, Production
 from simulator.users.choice import kernel as compiled
@@ -515,6 +516,29 @@ def test_noise_is_keyed_by_user_step_and_item_not_by_place_or_arm() -> None:
     assert np.array_equal(one.watch, two.watch[:, ::-1])
     for kind, given in one.kinds.items():
         assert np.array_equal(given, two.kinds[kind][:, ::-1])
+
+
+def test_clicks_are_those_of_the_expectation_user_by_user() -> None:
+    """Columns of requests compute what the scalars do, to the bit: whoever examines the first video
+    clicks where the random number is below what `expected` says of him.
+    """
+    interests = {"per_user": 3, "dimensions": 7}  # neither is a whole number of vectors
+    people, chance = world(300, interests=interests), np.empty(301)
+    for step in range(4):  # from the second on with a memory that tires
+        items, t = some(people, 1, step), np.full(300, step * 3_600_000)
+        before = people.state()
+        people.respond(np.arange(300), np.full(300, step), t, slates(np.zeros_like(items)))
+        awake = people.lives
+        people.restore(before)
+        answer = people.respond(np.arange(300), np.full(300, step), t, slates(items))
+        for user in range(300):
+            compiled.expected(
+                people.law, people.seed, people.truth, awake, user, user, False, chance
+            )
+            words = philox(5, user, step, int(Purpose.RESPONSE), items[user, 0])
+            is_below = (int(words[0]) + 0.5) / 2**32 < chance[items[user, 0]]
+            is_examined = answer.watch[user, 0] > 0
+            assert answer.click[user, 0] == (is_examined and is_below)
 
 
 @pytest.mark.parametrize("blocks", [[300], [1] * 300, [7] * 42 + [6]])

@@ -132,6 +132,29 @@ def test_the_ends_of_the_line() -> None:
         assert math.isnan(function(-1.0)), function
 
 
+@pytest.mark.parametrize("extreme", [(), (-720.0, 5e-324, math.inf), (800.0, -1.0, math.nan)])
+@pytest.mark.parametrize("n", [0, 1, 7, 5000])
+def test_columns_have_the_bits_of_the_scalars(n: int, extreme: tuple[float, ...]) -> None:
+    def same(column: np.ndarray, scalar: Callable[[float], float], *given: np.ndarray) -> None:
+        expected = np.array([scalar(float(x)) for x in given[0][:n]])
+        assert column[:n].tobytes() == expected.tobytes()
+        assert column[n:].tobytes() == given[0][n:].tobytes()  # beyond n nothing is touched
+
+    for values in (ANY, WIDE, SHARE):
+        x = np.concatenate((extreme, values))
+        with np.errstate(invalid="ignore"):
+            logarithms, powers = np.abs(x), np.abs(x)
+        exponentials, tangents = x.copy(), x.copy()
+        elementary.exp_all(exponentials, n)
+        same(exponentials, elementary.exp, x)
+        elementary.log_all(logarithms, n)
+        same(logarithms, elementary.log, np.abs(x))
+        elementary.power_all(powers, 0.7, n)
+        same(powers, lambda value: elementary.power(value, 0.7), np.abs(x))
+        elementary.tanh_all(tangents, n, np.empty_like(x))
+        same(tangents, elementary.tanh, x)
+
+
 @pytest.mark.parametrize(
     ("function", "expected"),
     [

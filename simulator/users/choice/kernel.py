@@ -1,5 +1,5 @@
-"""The arithmetic of the synthetic world as compiled scalar loops: one request after the other, so
-that the batch cannot matter.
+"""The arithmetic of the synthetic world as compiled scalar loops: one user after the other, so that
+the batch cannot matter. What users answer to slates is in `responses`.
 
 Importing this module imports numba. What its numbers mean is in `parameters`, how they get here in
 `law`. Without `fastmath`, and with the functions of `policies.elementary`, a request's bits depend
@@ -21,32 +21,17 @@ from policies.philox import philox, philox_words, uniform
 from policies.streams import Purpose
 from policies.time import DAY, HOUR
 from simulator.users.choice.law import (
-    AUTHOR,
-    EXAMINE,
-    RESPONSE,
-    STREAMS,
     UNBORN,
-    VIDEO,
-    Answers,
     Floats,
     Ints,
     Law,
     Lives,
     Promoted,
     Truth,
-    Words,
 )
 from simulator.users.choice.parameters import LONG_VIEW, VALID_PLAY
 
-_EXAMINE, _LEAVE, _RETURN, _ARRIVE = (
-    int(Purpose.EXAMINE),
-    int(Purpose.LEAVE),
-    int(Purpose.RETURN),
-    int(Purpose.ARRIVE),
-)
-_RESPONSE, _FEEDBACK, _DRIFT, _WORLD = (
-    int(Purpose.RESPONSE), int(Purpose.FEEDBACK), int(Purpose.DRIFT), int(Purpose.WORLD),
-)  # fmt: skip
+_ARRIVE, _DRIFT, _WORLD = int(Purpose.ARRIVE), int(Purpose.DRIFT), int(Purpose.WORLD)
 AUTHOR_TASTE, VIDEO_TASTE, ESTIMATE, INTEREST = 30, 31, 32, 33
 """Further meanings of `step` under Purpose.WORLD (the others are in `world`); lane = author, video,
 video, interest.
@@ -55,24 +40,18 @@ video, interest.
 FAR = 2.0**62
 """ms: a time that no run reaches and 64 bits hold; heavy tails of watch times lie beyond it."""
 
-CHUNK = 32
-"""Requests whose random words are computed together; their number changes no bit."""
-
 TOGETHER = 256
 """Fixed numbers of a user that are drawn together; how many changes no bit."""
 
-FURTHER = 256
-"""Purpose.FEEDBACK + 256, + 512, ... key the further streams of worlds with many reactions."""
-
 
 @njit()
-def _unit32(word: Any) -> float:
+def unit32(word: Any) -> float:
     """A uniform number in (0, 1) of one Philox word."""
     return (np.float64(word) + 0.5) * (1.0 / 4294967296.0)
 
 
 @njit()
-def _bell(w0: Any, w1: Any, w2: Any, w3: Any) -> float:
+def bell(w0: Any, w1: Any, w2: Any, w3: Any) -> float:
     """A number of mean 0 and variance 1 out of four words: the sum of four uniforms, normal to the
     eye (Irwin-Hall) and cheap.
     """
@@ -84,7 +63,7 @@ def _bell(w0: Any, w1: Any, w2: Any, w3: Any) -> float:
 def liking(seed: Any, user: int, what: int, lane: int) -> float:
     """A fixed number of mean 0 and variance 1 for a pair."""
     w0, w1, w2, w3 = philox(seed, user, what, _WORLD, lane)
-    return _bell(w0, w1, w2, w3)
+    return bell(w0, w1, w2, w3)
 
 
 @njit()
@@ -103,15 +82,15 @@ def _add_likings(
         for j in range(n):
             w0, w1 = np.uint64(words[0, j]), np.uint64(words[1, j])
             w2, w3 = np.uint64(words[2, j]), np.uint64(words[3, j])
-            out[start + j] += scale * _bell(w0, w1, w2, w3)
+            out[start + j] += scale * bell(w0, w1, w2, w3)
 
 
 @njit()
 def _gauss(seed: Any, purpose: int, user: int, step: int, lane: int) -> tuple[float, float]:
     """Two independent standard normal numbers (Box & Muller 1958)."""
     w0, w1, _, _ = philox(seed, user, step, purpose, lane)
-    radius = math.sqrt(-2.0 * log(_unit32(w0)))
-    cosine, sine = circle(_unit32(w1))
+    radius = math.sqrt(-2.0 * log(unit32(w0)))
+    cosine, sine = circle(unit32(w1))
     return radius * cosine, radius * sine
 
 
@@ -277,27 +256,9 @@ def survival(scale: float, shape: float, seconds: float) -> float:
 
 
 @njit()
-def _real_watch(scale: float, shape: float, duration: float, u: float) -> float:
-    """Attention (s) that a clicked video gets: log-logistic, beyond the click's threshold; may
-    exceed the duration.
-    """
-    threshold = min(VALID_PLAY, duration)
-    attention = scale * power((1.0 + power(threshold / scale, shape)) / u - 1.0, 1.0 / shape)
-    return float(max(attention, threshold))
-
-
-@njit()
-def _weibull(scale: float, shape: float, seconds: float) -> float:
+def weibull(scale: float, shape: float, seconds: float) -> float:
     """P(a skip takes at most `seconds`)."""
     return float(1.0 - exp(-power(seconds / scale, shape)))
-
-
-@njit()
-def _skip_watch(scale: float, shape: float, most: float, u: float) -> float:
-    """Watch time (s) of an examined video that was not clicked: Weibull, cut above where its
-    probability is `most`.
-    """
-    return float(scale * power(-log(1.0 - u * most), 1.0 / shape))
 
 
 @njit()
@@ -334,9 +295,7 @@ def first_arrivals(law: Law, seed: Any, rate: Floats, user: Ints, out: Ints) -> 
 
 
 @njit()
-def _wake(
-    law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, rows: Ints, t: Ints
-) -> None:
+def wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, rows: Ints, t: Ints) -> None:
     """Bring users `[n]`, who live in `rows` `[n]`, to the times `[n]` of their requests: birth,
     drift, a new session, recovery from satiation.
     """
@@ -369,254 +328,6 @@ def _wake(
             for d in range(memory.shape[1]):
                 memory[u, d] *= keep
         last[u] = t[b]
-
-
-@njit()
-def _count(user: Ints, step: Ints, items: Ints, author: Ints, streams: int, counters: Words) -> int:
-    """Fill the counters of all words that the answers to `[n]` slates may take, stream by stream,
-    `[4, >= streams * n * k]`; how many.
-    """
-    at, k = 0, items.shape[1]
-    for stream in range(streams):
-        purpose = _FEEDBACK + FURTHER * (stream - STREAMS + 1)
-        if stream < STREAMS:
-            purpose = (_EXAMINE, _RESPONSE, _FEEDBACK, _WORLD, _WORLD)[stream]
-        for b in range(len(user)):
-            what = step[b]
-            if stream == AUTHOR:
-                what = AUTHOR_TASTE
-            elif stream == VIDEO:
-                what = VIDEO_TASTE
-            for p in range(k):
-                lane = author[items[b, p]] if stream == AUTHOR else items[b, p]
-                counters[0, at + p], counters[1, at + p] = np.uint32(user[b]), np.uint32(what)
-                counters[2, at + p], counters[3, at + p] = np.uint32(purpose), np.uint32(lane)
-            at += k
-    return at
-
-
-@njit()
-def _likely(law: Law, words: Words, size: int) -> npt.NDArray[np.bool_]:
-    """Whether any reaction to each of `size` impressions is possible, by its random word alone."""
-    out = np.zeros(size, dtype=np.bool_)
-    for kind in range(len(law.most)):
-        begin, most = law.words[kind, 0] * size, law.most[kind]
-        drawn = words[law.words[kind, 1], begin : begin + size]
-        for i in range(size):  # contiguous: LLVM compares many at a time
-            out[i] |= drawn[i] <= most
-    return out
-
-
-@njit()
-def _gather(video: Floats, items: Ints, out: Floats) -> None:
-    """Copy the rows of `items` `[n, k]` to `out` `[>= n * k, W]`: reads that do not wait for one
-    another, unlike those of the answers.
-    """
-    at = 0
-    for b in range(items.shape[0]):
-        for p in range(items.shape[1]):
-            i = items[b, p]
-            for d in range(out.shape[1]):
-                out[at, d] = video[i, d]
-            at += 1
-
-
-@njit()
-def _answer(
-    law: Law,
-    truth: Truth,
-    lives: Lives,
-    rows: Ints,
-    items: Ints,
-    words: Words,
-    first: int,
-    out: Answers,
-    mood: Floats,
-) -> None:
-    """Answer slates `[n, k]` of the users in `rows` `[n]`, the matches of a slate first, then its
-    places one after the other; `first` is the row of `out`.
-
-    `mood` `[n, 3]`: seconds spent, long views, whether the app was put away. One long loop over
-    locals: handing arrays to functions, and arrays in tuples, costs atomic counts of references.
-    """
-    video, level, onward = truth.video, truth.level, truth.onward
-    weights, interests, memory, last_click = (
-        lives.weights,
-        lives.interests,
-        lives.memory,
-        lives.clicked,
-    )
-    clicks, watches, kinds, shown = out.click, out.watch, out.kinds, out.shown
-    reactions = law.reactions
-    k, n_places, usual = (
-        items.shape[1],
-        memory.shape[1],
-        _weibull(law.skip_scale, law.skip_shape, VALID_PLAY),
-    )
-    size = len(rows) * k
-    likely, of_reaction = _likely(law, words, size), law.words
-    videos, lens, match = (
-        np.empty((CHUNK * k, video.shape[1])),
-        np.empty(((weights.shape[1] + 3) // 4, n_places + 1, 4)),
-        np.empty(k),
-    )
-    _gather(video, items, videos)
-    for b in range(len(rows)):
-        u, row, to = rows[b], b * k, first + b
-        fold(weights, interests, u, lens)
-        for p in range(k):
-            match[p] = matching(lens, videos, row + p)
-        spent, satisfied, chance = 0.0, 0.0, law.examine
-        n, abandoned = 0, False
-        while n < k and not abandoned and items[b, n] != 0:
-            p, n = n, n + 1
-            examine, response = EXAMINE * size + row + p, RESPONSE * size + row + p
-            by_author, by_video = AUTHOR * size + row + p, VIDEO * size + row + p
-            click, long, watch = False, False, 0.0
-            if _unit32(words[0, examine]) < chance:
-                duration = videos[row + p, n_places + 1]
-                x = level[u] + videos[row + p, n_places] + law.match * match[p]
-                taste = law.author * _bell(
-                    words[0, by_author],
-                    words[1, by_author],
-                    words[2, by_author],
-                    words[3, by_author],
-                )
-                taste += law.taste * _bell(
-                    words[0, by_video], words[1, by_video], words[2, by_video], words[3, by_video]
-                )
-                x += taste - fatigue(law.satiation, memory, u, videos, row + p)
-                y, suits = x - level[u] + law.base, 0.0
-                click = _unit32(words[0, response]) < sigmoid(x)
-                if click:
-                    suits = suiting(y)
-                    scale = law.attention * exp(law.attention_affinity * suits)
-                    watch = _real_watch(
-                        scale, law.attention_shape, duration, _unit32(words[1, response])
-                    )
-                    if watch >= duration:
-                        watch = (
-                            duration
-                            if _unit32(words[2, response]) < law.stop
-                            else duration + law.loop * (watch - duration)
-                        )
-                    long = watch >= min(LONG_VIEW, duration)
-                    last_click[u] = items[b, p]
-                    if law.succession:
-                        for d in range(n_places):
-                            interests[u, 0, d] = onward[items[b, p], d]
-                        fold(weights, interests, u, lens)
-                        for later in range(p + 1, k):
-                            match[later] = matching(lens, videos, row + later)
-                else:
-                    below = usual
-                    if duration < VALID_PLAY:
-                        below = _weibull(law.skip_scale, law.skip_shape, duration)
-                    watch = _skip_watch(
-                        law.skip_scale, law.skip_shape, below, _unit32(words[1, response])
-                    )
-                if likely[row + p]:  # seldom: spares exponentials
-                    suits = suits if click else suiting(y)
-                    for kind in range(len(reactions)):
-                        place = of_reaction[kind, 0] * size + row + p
-                        mark = _unit32(words[of_reaction[kind, 1], place])
-                        factor = 1.0 if click else reactions[kind, 2]
-                        kinds[1 + kind, to, p] = mark < factor * sigmoid(
-                            reactions[kind, 0] + reactions[kind, 1] * suits
-                        )
-                for d in range(n_places):
-                    memory[u, d] = law.fade * memory[u, d] + videos[row + p, d]
-            clicks[to, p], watches[to, p], kinds[0, to, p] = click, watch, long
-            satisfied += long
-            spent += watch + law.gap
-            chance *= law.examine_decay
-            abandoned = _unit32(words[1, examine]) < (
-                law.abandon_click if click else law.abandon_unclick
-            )
-        for p in range(n, k):
-            clicks[to, p], watches[to, p] = -1, np.nan
-            for kind in range(len(kinds)):
-                kinds[kind, to, p] = -1
-        shown[to] = n
-        mood[b, 0], mood[b, 1], mood[b, 2] = spent, satisfied, abandoned
-
-
-@njit()
-def _go_on(
-    law: Law,
-    seed: Any,
-    truth: Truth,
-    lives: Lives,
-    user: Ints,
-    rows: Ints,
-    step: Ints,
-    t: Ints,
-    mood: Floats,
-    first: int,
-    out: Answers,
-) -> None:
-    """Whether the sessions of users `[n]` end, and when each asks next; `mood` and `first` as in
-    `_answer`.
-    """
-    satisfaction, open_, clock, rates, hours = (
-        lives.satisfaction,
-        lives.open,
-        lives.clock,
-        truth.rate,
-        law.hours,
-    )
-    shown, leaves, following = out.shown, out.leaves, out.next
-    for b in range(len(user)):
-        u, to = rows[b], first + b
-        share = mood[b, 1] / max(shown[to], 1)
-        satisfaction[u] = law.return_memory * satisfaction[u] + (1.0 - law.return_memory) * share
-        end = t[b] + 1000.0 * mood[b, 0]
-        leaves[to] = mood[b, 2] != 0.0
-        if not leaves[to]:
-            odds = (
-                law.leave
-                / (1.0 - law.leave)
-                * exp(-law.leave_satisfaction * (share - law.leave_reference))
-            )
-            leaves[to] = uniform(seed, _LEAVE, user[b], step[b], 0) < odds / (1.0 + odds)
-        if leaves[to]:
-            open_[u] = 0
-            rate = rates[u] * exp(
-                law.return_satisfaction * (satisfaction[u] - law.return_reference)
-            )
-            end = arrival(hours, end, rate, -log(1.0 - uniform(seed, _RETURN, user[b], step[b], 0)))
-        following[to] = clock[u] = max(int(min(end, FAR)), t[b] + 1)
-
-
-@njit()
-def respond(
-    law: Law,
-    seed: Any,
-    truth: Truth,
-    lives: Lives,
-    user: Ints,
-    rows: Ints,
-    step: Ints,
-    t: Ints,
-    items: Ints,
-    out: Answers,
-) -> None:
-    """Answer `[B]` slates `[B, k]` of different users, who live in `rows` `[B]`, CHUNK at a
-    time; all noise of an impression is keyed by (user, step, item).
-    """
-    size = CHUNK * law.streams * items.shape[1]
-    counters = np.empty((4, size), dtype=np.uint32)
-    words = np.empty((4, size), dtype=np.uint32)
-    mood = np.empty((CHUNK, 3))
-    for first in range(0, len(user), CHUNK):
-        end = min(first + CHUNK, len(user))
-        who, lived = user[first:end], rows[first:end]
-        when, at, slates = step[first:end], t[first:end], items[first:end]
-        _wake(law, seed, truth, lives, who, lived, at)
-        n = _count(who, when, slates, truth.author, law.streams, counters)
-        philox_words(seed, counters, n, words)
-        _answer(law, truth, lives, lived, slates, words, first, out, mood)
-        _go_on(law, seed, truth, lives, who, lived, when, at, mood, first, out)
 
 
 @njit()
@@ -664,7 +375,7 @@ def best_estimates(
 
     Every video is either valued or shown to be worth less than `m` others, by bounds: on what is
     the same for all users (`promoted` begins with the most), on the match (computed in float32 for
-    256 videos at a time), on authors and on the error, whose law ends at 3.4642 sd (`_bell`).
+    256 videos at a time), on authors and on the error, whose law ends at 3.4642 sd (`bell`).
     """
     logits, interests = birth
     for day in range(1, age + 1):

@@ -97,7 +97,7 @@ class People:
         """Answer slates `[B, k]`; ends a row at its first padding, and where the user puts the app
         away.
         """
-        from simulator.users.choice import kernel
+        from simulator.users.choice import responses
 
         b, k = slates.items.shape
         out = Answers(
@@ -114,7 +114,7 @@ class People:
             for column in (user, rows, step, t, slates.items)
         )
         world = (self.law, self.seed, self.truth, self.lives)
-        kernel.respond(*world, who, lived, when, at, items, out)
+        responses.respond(*world, who, lived, when, at, items, out)
         kinds = dict(zip(self.kinds, out.kinds, strict=True))
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 
