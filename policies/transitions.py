@@ -11,15 +11,32 @@ from typing import Any, ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from policies.base import PADDING, Catalogue, Fitting, FloatArray, Histories, IntArray, Sequences
+from policies.base import (
+    PADDING,
+    Catalogue,
+    Fitting,
+    FloatArray,
+    Histories,
+    IntArray,
+    Sequences,
+    Slates,
+)
+from policies.blocks import ROWS
 from policies.elementary import powers
 from policies.heap import before, offer
 from policies.jit import njit
+from policies.retrieval import check_wanted, ties, top_k_of
 from policies.scored import Scored
 from policies.withheld import authors_others
 
 PARTS = ("data", "indices", "indptr")
 """The arrays of a sparse matrix, in the order in which scipy takes them."""
+
+
+FAR = 6
+"""A catalogue is large that has more items than this for each one that clicks lead to: adding up
+these takes as long as looking at so many.
+"""
 
 
 @dataclass
@@ -128,6 +145,40 @@ class Transitions(Scored):
             new, alike = self.alike_
             out[:, new] = (alike.T @ out.T).T
         return out
+
+    def recall(self, histories: Histories, k: int, seed: int) -> Slates:
+        """As of every `Scored` policy. In a large catalogue, to the same bytes, without looking at
+        the items to which no click of a history leads: all of these score 0.
+        """
+        if self.alike_ is not None:
+            return super().recall(histories, k, seed)
+        size = self.similar_.shape[0]
+        rows = self._similar_rows, self._moves_rows
+        weights = powers(self.decay, np.arange(self.length - 1, -1, -1)).astype(np.float32)
+        left_out = np.zeros(size, dtype=np.bool_)
+        left_out[PADDING] = True
+        left_out[np.asarray(getattr(self, "withheld_", ()), dtype=np.int64)] = True
+        place, taken = np.full(size, -1, dtype=np.int32), left_out.copy()
+        items, scores = [], []
+        for start in range(0, max(len(histories), 1), ROWS):
+            asked = histories.rows(slice(start, start + ROWS))
+            check_wanted(k, asked.seen, size - 1)
+            clicks = asked.clicks(self.length)
+            most = _most_terms(clicks, *rows)
+            if size < FAR * most:
+                slates = super().recall(asked, k, seed)
+                items.append(slates.items)
+                scores.append(slates.scores)
+                continue
+            ids = np.zeros((len(clicks), most), dtype=np.int64)
+            sums = np.zeros(ids.shape, dtype=np.float32)
+            markov = np.float32(self.markov)
+            found = _reach(clicks, weights, markov, *rows, left_out, place, ids, sums)
+            best = top_k_of(ids[:, :found], sums[:, :found], k, asked.seen, size - 1)
+            _fill_up(asked.seen, ids[:, :found], left_out, taken, ties(size - 1)[1], *best)
+            items.append(best[0])
+            scores.append(best[1])
+        return Slates(np.concatenate(items), np.concatenate(scores))
 
     def continued(
         self, histories: Histories, items: IntArray, clicked: IntArray
@@ -252,6 +303,110 @@ def _add_terms(items: Any, weights: Any, markov: Any, similar: Any, moves: Any, 
         if click != PADDING:
             for at in range(move_start[click], move_start[click + 1]):
                 out[b, move_to[at]] += markov * move[at]
+
+
+@njit(nogil=True)
+def _most_terms(items: Any, similar: Any, moves: Any) -> int:
+    """The most items that the clicks of a row of `items` `[B, L]` lead to, each counted as often as
+    it is reached; at least 1.
+    """
+    start, move_start = similar[2], moves[2]
+    most = 1
+    for b in range(len(items)):
+        click = items[b, -1]
+        terms = move_start[click + 1] - move_start[click] if click != PADDING else 0
+        for h in range(items.shape[1]):
+            click = items[b, h]
+            if click != PADDING:
+                terms += start[click + 1] - start[click]
+        most = max(most, terms)
+    return most
+
+
+@njit(nogil=True)
+def _reach(
+    items: Any,
+    weights: Any,
+    markov: Any,
+    similar: Any,
+    moves: Any,
+    left_out: Any,
+    place: Any,
+    ids: Any,
+    sums: Any,
+) -> int:
+    """What `_add_terms` adds up, of the items alone that a row's clicks lead to and that are not
+    `left_out` `[n_items + 1]`: these `ids` `[B, C]`, 0 at the end, and their `sums` `[B, C]`. The
+    most items of a row, at least 1. `place` `[n_items + 1]` is -1, before and after.
+
+    A sum that is too small for a float is that of an item to which nothing leads.
+    """
+    most = 1
+    value, to, start, _ = similar
+    move, move_to, move_start, _ = moves
+    for b in range(len(items)):
+        found = 0
+        for h in range(items.shape[1] + 1):
+            is_move = h == items.shape[1]
+            click = items[b, -1] if is_move else items[b, h]
+            if click == PADDING:
+                continue
+            first = move_start[click] if is_move else start[click]
+            last = move_start[click + 1] if is_move else start[click + 1]
+            for at in range(first, last):
+                item = move_to[at] if is_move else to[at]
+                if left_out[item]:
+                    continue
+                term = markov * move[at] if is_move else weights[h] * value[at]
+                c = place[item]
+                if c < 0:
+                    place[item] = found
+                    ids[b, found], sums[b, found] = item, np.float32(0) + term
+                    found += 1
+                else:
+                    sums[b, c] += term
+        kept = 0
+        for c in range(found):
+            item, total = ids[b, c], sums[b, c]
+            place[item] = -1
+            if total > 0:
+                ids[b, kept], sums[b, kept] = item, total
+                kept += 1
+        for c in range(kept, found):
+            ids[b, c], sums[b, c] = 0, 0
+        most = max(most, kept)
+    return most
+
+
+@njit(nogil=True)
+def _fill_up(
+    seen: Any, ids: Any, left_out: Any, taken: Any, of_rank: Any, items: Any, best: Any
+) -> None:
+    """Let the places of `items` `[B, k]` that are left have the first items `of_rank` that are
+    neither `seen` `[B, S]`, nor among `ids` `[B, C]`, nor `left_out`; they score 0 in `best`.
+    `taken` is `left_out`, before and after.
+    """
+    for b in range(len(items)):
+        found = 0
+        while found < items.shape[1] and items[b, found] != 0:
+            found += 1
+        if found == items.shape[1]:
+            continue
+        for c in range(seen.shape[1]):
+            taken[seen[b, c]] = True
+        for c in range(ids.shape[1]):
+            taken[ids[b, c]] = True
+        for rank in range(len(of_rank)):
+            item = of_rank[rank]
+            if found == items.shape[1]:
+                break
+            if not taken[item]:
+                items[b, found], best[b, found] = item, 0
+                found += 1
+        for c in range(seen.shape[1]):
+            taken[seen[b, c]] = left_out[seen[b, c]]
+        for c in range(ids.shape[1]):
+            taken[ids[b, c]] = left_out[ids[b, c]]
 
 
 def _strongest(matrix: Any, most: int) -> Any:

@@ -137,3 +137,29 @@ def test_scores_are_the_sparse_products_bit_for_bit() -> None:
         expected += sparse.csr_array(read[:, place]) @ policy.similar_.toarray()
     expected += sparse.csr_array(last[:, 0]) @ policy.moves_.toarray()
     assert policy.scores(asked).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("decay", [0.7, 1e-4])  # the smaller one underflows
+@pytest.mark.parametrize("k", [1, 40, 70])
+def test_a_large_catalogue_is_not_looked_through_to_the_same_bytes(
+    decay: float, k: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(k)
+    users = [list(draw.integers(1, 51, draw.integers(0, 30))) for _ in range(150)]
+    catalogue = Catalogue(150, 60)  # ten items are never clicked
+    policy = Transitions(decay=decay).fit(log(users), catalogue, Fitting())
+    shown = draw.integers(0, 61, (130, 25)) * (draw.random((130, 1)) < 0.9)
+    clicked = (shown > 0) & (draw.random(shown.shape) < 0.5)
+    zeros = np.zeros(130, np.int64)
+    asked = Histories(zeros, zeros, shown, clicked, shown[:, :9])
+    for withheld in (np.zeros(0, dtype=np.int64), np.array([3, 8, 55])):
+        policy.withheld_ = withheld
+        slates = {}
+        for far in (0, 10**9):
+            monkeypatch.setattr("policies.transitions.FAR", far)
+            slates[far] = policy.recall(asked, k, 0)
+        assert slates[0].items.tobytes() == slates[10**9].items.tobytes()
+        assert slates[0].scores.tobytes() == slates[10**9].scores.tobytes()
+        assert not np.isin(slates[0].items, withheld).any()
+        assert (slates[0].scores > 0).any()
+        assert (slates[0].items[slates[0].scores == 0] > 0).any() or k == 1
