@@ -318,13 +318,12 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, plain_run
     assert list((tmp_path / "out" / "work" / "a").glob("*/snapshot.npz"))
 
 
-def test_nothing_is_reported_without_the_control(tmp_path):
+@pytest.mark.parametrize("control", ["mine", "b"])
+def test_nothing_is_reported_without_the_control_or_of_one_arm(tmp_path, control):
     (tmp_path / "mine.py").write_text(BROKEN)
-    loaded = Scenario.load(
-        write_scenario(
-            tmp_path, tiny_scenario({"mine": {"policy": "mine.py:Broken"}, "b": PLAIN_ARMS["b"]})
-        )
-    )
+    arms = {"mine": {"policy": "mine.py:Broken"}, "b": PLAIN_ARMS["b"]}
+    content = tiny_scenario(arms, design={"kind": "paired", "control": control})
+    loaded = Scenario.load(write_scenario(tmp_path, content))
     with pytest.raises(RunError, match=r"nothing is left to compare[\s\S]*model server"):
         simulate(loaded, tmp_path / "out", folder=tmp_path, keep_going=True)
 

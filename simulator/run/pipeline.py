@@ -500,12 +500,9 @@ class _Run:
             lanes = self._lanes()
             self._simulate(lanes, day)
             self._settle(lanes, day)
-        if scenario.control in self.outcome.failed or len(self.outcome.failed) == len(
-            scenario.arms
-        ):
-            raise RunError(
-                "nothing is left to compare:\n" + "\n".join(self.outcome.failed.values())
-            )
+        failed = self.outcome.failed
+        if failed and (scenario.control in failed or len(self._arms()) < 2):
+            raise RunError("nothing is left to compare:\n" + "\n".join(failed.values()))
         self._write(self._arms())
         self._go("sums", self._by_part(tasks.AddUp, [HISTORY, *self._arms()]))
         if scenario.items is not None:
