@@ -11,27 +11,16 @@ import numpy as np
 import pytest
 from scipy.stats import poisson, ttest_ind, ttest_rel
 
-from policies.streams import Purpose, philox
 from simulator.report.otherwise import compute_otherwise
 from simulator.stats import contrasts, keyed_draws, moments, resampling, verdict
 from simulator.stats.choices import Choices
 from simulator.stats.keyed_draws import OUTCOMES, POISSON, Drawable, KeyedDraws
 from simulator.stats.unit_table import UnitTable
-from tests.worlds import TASTE_METRICS, days_by_taste
+from tests.worlds import TASTE_METRICS, days_by_taste, keyed_bits
 
 
 def table(split: bool) -> UnitTable:
     return days_by_taste(split=split).by("user")
-
-
-def bits(units: int, draws: int, seed: int, lane: int) -> np.ndarray:
-    """The 16 random bits of each draw of each unit, `[units, draws]`: 8 of a counter of Philox."""
-    unit, counter = np.arange(units)[:, None], np.arange(8 * -(-draws // 64))[None]
-    words = np.stack(philox(seed, unit, counter, Purpose.RESAMPLE, lane), axis=1)
-    halves = np.stack((words & 0xFFFF, words >> np.uint64(16)), axis=2)
-    # Of 64 draws, word w gives 16: the low halves of 8 counters, then the high ones.
-    blocks = halves.reshape(units, 4, 2, -1, 8).transpose(0, 3, 1, 2, 4)
-    return blocks.reshape(units, -1)[:, :draws].astype(np.int64)
 
 
 def test_the_law_of_the_bootstrap_is_poissons() -> None:
@@ -56,7 +45,7 @@ def test_sums_under_draws_are_those_of_a_loop(split: bool) -> None:
     draws = KeyedDraws(9, 150, 3, POISSON)
     drawable = Drawable([*values, values[0] ** 2], len(values), group, 2)
     whole, drawn = draws.sums(own, lambda _: drawable)
-    counts = (bits(own.n_units, 150, 9, 3)[:, :, None] >= np.array(POISSON)).sum(axis=2)
+    counts = (keyed_bits(own.n_units, 150, 9, 3)[:, :, None] >= np.array(POISSON)).sum(axis=2)
     assert drawn.shape == (2, 1 + len(values), 150)
     for g in range(2):
         here = group == g
@@ -76,11 +65,11 @@ def test_p_counts_the_assignments_that_are_as_far_out(split: bool, metric: str) 
         pooled = np.zeros(own.n_units)
         pooled[own.assigned == 0], pooled[own.assigned == 1] = base, other
         limit = round(OUTCOMES * len(base) / own.n_units)
-        is_heads = bits(own.n_units, 200, 1, 1) >= limit
+        is_heads = keyed_bits(own.n_units, 200, 1, 1) >= limit
         observed = ttest_ind(other, base, equal_var=False).statistic
         t = [ttest_ind(pooled[h], pooled[~h], equal_var=False).statistic for h in is_heads.T]
     else:
-        is_heads = bits(own.n_units, 200, 1, 1) >= OUTCOMES // 2
+        is_heads = keyed_bits(own.n_units, 200, 1, 1) >= OUTCOMES // 2
         observed = ttest_rel(other, base).statistic
         flipped = (np.where(h, base - other, other - base) for h in is_heads.T)
         t = [ttest_rel(d, np.zeros(len(d))).statistic for d in flipped]

@@ -384,9 +384,11 @@ def test_an_audit_holds_no_users_but_those_it_draws_from(monkeypatch: pytest.Mon
             repetitions=100,
             sizes=(50,),
             most=most,
+            of_all=100,
             decision_repetitions=20,
         )
 
+    monkeypatch.setattr(audit, "KEYED", N)
     for permuted in (N, N - 1):  # the users by a permutation, and by Floyd's algorithm
         monkeypatch.setattr(randomise, "PERMUTED", permuted)
         for most in (N, 300):

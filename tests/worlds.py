@@ -24,6 +24,7 @@ from policies.base import Catalogue, Fitting, Histories, Policy, Sequences
 from policies.check import check_policy
 from policies.products import matmul
 from policies.scored import Scored
+from policies.streams import Purpose, philox
 from policies.time import DAY
 from recgpt.model import GPT, Shape
 from simulator.log.eventlog import EventLog
@@ -287,6 +288,16 @@ def days_by_taste(*, split: bool, with_past: bool = True) -> UserDays:
         before = {"impressions": old.astype(np.int16), "click": random.binomial(old, 0.4)}
     assigned = random.integers(0, 2, n).astype(np.int8) if split else None
     return UserDays(("a", "b"), n, days, metrics, terms, before, assigned)
+
+
+def keyed_bits(units: int, draws: int, seed: int, lane: int) -> np.ndarray:
+    """The 16 random bits of each draw of each unit, `[units, draws]`: 8 of a counter of Philox."""
+    unit, counter = np.arange(units)[:, None], np.arange(8 * -(-draws // 64))[None]
+    words = np.stack(philox(seed, unit, counter, Purpose.RESAMPLE, lane), axis=1)
+    halves = np.stack((words & 0xFFFF, words >> np.uint64(16)), axis=2)
+    # Of 64 draws, word w gives 16: the low halves of 8 counters, then the high ones.
+    blocks = halves.reshape(units, 4, 2, -1, 8).transpose(0, 3, 1, 2, 4)
+    return blocks.reshape(units, -1)[:, :draws].astype(np.int64)
 
 
 def no_whole_column(*_: Any) -> Any:

@@ -73,6 +73,16 @@ def _whole_numbers(least: int) -> Callable[..., tuple[int, ...]]:
     help="Users of the run that samples are drawn from, held in memory.",
 )
 @click.option(
+    "--of-all",
+    type=SAMPLES,
+    default=1000,
+    show_default=True,
+    help=(
+        "Samples of all users of a run with 2,097,152 or more, which the parts of its log sum up;"
+        " 0: none."
+    ),
+)
+@click.option(
     "--resamples",
     type=SAMPLES,
     default=0,
@@ -139,6 +149,7 @@ def audit(
     sizes: tuple[int, ...],
     seed: int,
     population: int,
+    of_all: int,
     resamples: int,
     predictions: int,
     fits: tuple[int, ...],
@@ -187,6 +198,7 @@ def audit(
                 sizes=sizes or tuple(sorted({min(n, days.n_users) for n in (100, 500, 2000)})),
                 seed=seed,
                 most=population,
+                of_all=of_all,
                 resamples=resamples,
                 predictions=predictions,
                 analyses=analyses,
@@ -270,11 +282,11 @@ def _tests(result: Audit, is_whole: bool) -> Iterator[Block]:
     """What the verdict rests on, or what was asked for, and of the others whatever does not
     hold.
     """
-    from simulator.report.audited import rule_in_words
+    from simulator.report.audited import rule_in_words, samples_in_words
 
+    samples = samples_in_words(result.repetitions, result.n_users, result.rows)
     yield Words(
-        f"Audit by re-randomisation: {whole(result.repetitions)} samples of each size from"
-        f" {whole(result.n_users)} users, control {result.control}, tests at"
+        f"Audit by re-randomisation: {samples}, control {result.control}, tests at"
         f" {rule_in_words(result.rule)}. False positives are nominally"
         f" {share(result.rule.alpha)}, coverage {share(result.rule.level)}; ± is three Monte-Carlo"
         " standard errors."

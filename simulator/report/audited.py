@@ -4,9 +4,9 @@ if it was asked; no counting here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from simulator.log.files import read_json
 from simulator.page.blocks import Block, Cell, Column, Points, Table, Words, columns, plain
@@ -17,9 +17,20 @@ from simulator.report.stored import StoredError, decode
 from simulator.stats.checks import Check
 from simulator.stats.decision_audit import ANY, AuditedDecision
 from simulator.stats.fit_audit import AuditedMethods
+from simulator.stats.keyed_draws import KEYED
 from simulator.stats.looking import Looking
 from simulator.stats.rule import STANDARD, Rule
 from simulator.stats.wrong import Wrong
+
+
+class Sampled(Protocol):
+    """What is known of the samples that a row is of."""
+
+    @property
+    def n(self) -> int: ...
+    @property
+    def repetitions(self) -> int: ...
+
 
 FILE = "audit.json"
 """Where a run's folder keeps its audit: `abtest audit RUN`."""
@@ -89,6 +100,17 @@ def rule_in_words(rule: Rule) -> str:
     return f"{share(rule.level)}, {side}"
 
 
+def samples_in_words(repetitions: int, n_users: int, rows: Iterable[Sampled]) -> str:
+    """What was drawn: `10,000 samples of each size from 2,000 users`, and of all users of a big
+    run.
+    """
+    words = f"{whole(repetitions)} samples of each size from {whole(n_users)} users"
+    for row in rows:
+        if row.n >= KEYED:
+            return f"{words}, and {whole(row.repetitions)} of all {whole(row.n)}"
+    return words
+
+
 def other_rule(audit: AuditSummary, rule: Rule) -> str:
     """What to do where the tests that were counted are not those of the report; "" where they
     are.
@@ -111,7 +133,7 @@ def check(audit: AuditSummary, rule: Rule) -> Check:
     held = sum(row.holds for row in last)
     value = (
         f"{held} of {len(last)} tests and intervals of the verdict hold their level,"
-        f" {audit.repetitions:,} samples of {largest:,} users."
+        f" {last[0].repetitions or audit.repetitions:,} samples of {largest:,} users."
     )
     other = other_rule(audit, rule)
     if other:

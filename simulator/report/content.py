@@ -408,6 +408,7 @@ class AuditRow:
     bias: float
     lift: float
     holds: bool
+    repetitions: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from simulator.stats import intervals, moments, ordered, quantiles, resampling, tests
 from simulator.stats.intervals import Interval, opened
+from simulator.stats.keyed_audit import How
 from simulator.stats.moments import Floats, Moments, relative
 from simulator.stats.predictions import FEWEST
 from simulator.stats.randomise import (
@@ -76,6 +77,8 @@ class Analysis:
         prepare: what is done to the answers before samples are drawn (winsorising).
         truth: the lift that is estimated, or None where none is (ranks).
         fits: whether it can be applied to a metric with samples of so many users.
+        sums: how its samples follow from sums over users, so that all users of a big run can be
+            re-randomised (`keyed_audit`); None: they do not.
     """
 
     name: str
@@ -89,6 +92,7 @@ class Analysis:
     truth: Callable[[Outcomes], float] | None = lambda o: o.lift
     fits: Callable[[Outcomes, int], bool] = lambda o, n: True
     samples: int = 0
+    sums: How | None = None
 
 
 def _by_t(m: Moments, test: OneTest) -> Reading:
@@ -306,14 +310,21 @@ def predicted(samples: int) -> tuple[Analysis, ...]:
 
 
 ANALYSES: tuple[Analysis, ...] = (
-    Analysis("paired t, Fieller", "paired", paired_pair, _by_t, verdict=True),
+    Analysis("paired t, Fieller", "paired", paired_pair, _by_t, verdict=True, sums="paired"),
     Analysis(
         "paired, log-delta",
         "paired",
         paired_pair,
         partial(_by_interval, method=intervals.log_delta),
+        sums="paired",
     ),
-    Analysis("paired, delta", "paired", paired_pair, partial(_by_interval, method=intervals.delta)),
+    Analysis(
+        "paired, delta",
+        "paired",
+        paired_pair,
+        partial(_by_interval, method=intervals.delta),
+        sums="paired",
+    ),
     Analysis(
         "paired, winsorised",
         "paired",
@@ -323,11 +334,21 @@ ANALYSES: tuple[Analysis, ...] = (
         fits=_is_mean,
     ),
     Analysis("Wilcoxon", "paired", _signed_ranks, _by_z, slow=True, truth=None),
-    Analysis("Welch t, Fieller", "split", split_pair, _by_t, verdict=True),
+    Analysis("Welch t, Fieller", "split", split_pair, _by_t, verdict=True, sums="split"),
     Analysis(
-        "Welch, log-delta", "split", split_pair, partial(_by_interval, method=intervals.log_delta)
+        "Welch, log-delta",
+        "split",
+        split_pair,
+        partial(_by_interval, method=intervals.log_delta),
+        sums="split",
     ),
-    Analysis("Welch, delta", "split", split_pair, partial(_by_interval, method=intervals.delta)),
+    Analysis(
+        "Welch, delta",
+        "split",
+        split_pair,
+        partial(_by_interval, method=intervals.delta),
+        sums="split",
+    ),
     Analysis(
         "Welch, winsorised",
         "split",
@@ -343,6 +364,7 @@ ANALYSES: tuple[Analysis, ...] = (
         _by_t,
         verdict=True,
         fits=lambda o, n: o.before is not None,
+        sums="adjusted",
     ),
     Analysis("Welch, post-stratified", "split", stratified_pair, _by_t, fits=_has_strata),
     Analysis("rank sum", "split", _rank_sums, _by_z, slow=True, truth=None),

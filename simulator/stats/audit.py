@@ -38,6 +38,8 @@ from simulator.stats.fit_audit import (
     why_not,
 )
 from simulator.stats.intervals import Side
+from simulator.stats.keyed_audit import rerandomised
+from simulator.stats.keyed_draws import KEYED
 from simulator.stats.looking import Looking, looking
 from simulator.stats.moments import Floats
 from simulator.stats.randomise import ROOM, Outcomes, Rate, draws, outcomes, population
@@ -45,6 +47,9 @@ from simulator.stats.rule import STANDARD, OneTest, Rule
 from simulator.stats.unit_table import TableError
 from simulator.stats.user_days import UserDays
 from simulator.stats.wrong import Wrong, wrong_analyses
+
+OF_ALL = 1000
+"""Samples of all users of a big run."""
 
 MOST = 2000
 """Users of the run that samples are drawn from; more cost time and show nothing new."""
@@ -234,13 +239,20 @@ class _Tally:
         return (np.nan, np.nan)
 
     def row(self, o: Outcomes, a: Analysis, n: int) -> AuditedAnalysis:
+        """What samples of `n` of these users came to."""
         events = float((o.control[0] != 0).mean() * (n * SHARES[a.design]))
+        lift = float("nan") if a.truth is None else a.truth(a.prepare(o))
+        return self.row_of(o.metric, o.arm, a, n, events, lift)
+
+    def row_of(
+        self, metric: str, arm: str, a: Analysis, n: int, events: float, lift: float
+    ) -> AuditedAnalysis:
+        """The same, of users with so many `events` and a true lift."""
         error, power = (Rate.of(count, self.total) for count in (self.rejected_null, self.rejected))
         coverage = Rate.of(self.covered, self.total) if a.truth is not None else Rate.of(0, 0)
-        lift = float("nan") if a.truth is None else a.truth(a.prepare(o))
         return AuditedAnalysis(
-            o.metric,
-            o.arm,
+            metric,
+            arm,
             a.design,
             a.name,
             n,
@@ -268,6 +280,7 @@ def audit(
     most: int = MOST,
     resamples: int = 0,
     predictions: int = 0,
+    of_all: int = OF_ALL,
     analyses: Sequence[str] = (),
     fits: Sequence[int] = FITS,
     fit_repetitions: int = REPETITIONS,
@@ -289,6 +302,8 @@ def audit(
         most: users of the population that samples are drawn from, which are held in memory.
         resamples: also count permutation tests and BCa intervals, each of so many resamples, on the
             first samples of the largest size.
+        of_all: samples of all users of a run that has KEYED or more of them, beside those of
+            `sizes`, for the analyses that follow from sums (`stats.keyed_audit`); 0: none.
         predictions: also count the adjustment for predictions, on so many samples of the largest
             size, each with models of its own.
         analyses: count only those whose name has one of these in it, and nothing else (no planted
@@ -308,7 +323,7 @@ def audit(
     every = ANALYSES + (resampled(resamples) if resamples else ())
     every += predicted(predictions) if predictions else ()
     counted = tuple(a for a in every if is_asked(a.name, analyses))
-    days = days.users(population(days.n_users, most, seed))
+    everybody, days = days, days.users(population(days.n_users, most, seed))
     small = max((n for n in sizes if n * ROOM <= days.n_users), default=min(sizes))
     methods = fit_audit(
         days,
@@ -399,12 +414,52 @@ def audit(
             for a in counted
             if (o.arm, o.metric, a.name) in plants
         ]
+    if of_all and everybody.n_users >= KEYED:
+        rows += _of_all(
+            everybody, control, treatments, names, counted, of_all, seed, rule, progress
+        )
     alpha = rule.alpha
     wrong = () if analyses else wrong_analyses(days, control, repetitions, seed, alpha)
     looks = () if analyses else looking(days, control, repetitions, seed, alpha)
     found = tuple(rows), tuple(planted), wrong, looks, methods, decided, without_methods
     said = {why: names for why, names in left_out.items() if names and counted}
     return Audit(control, repetitions, days.n_users, *found, said, rule)
+
+
+def _of_all(
+    days: UserDays,
+    control: str,
+    treatments: Sequence[str],
+    names: Sequence[str],
+    analyses: Sequence[Analysis],
+    repetitions: int,
+    seed: int,
+    rule: Rule,
+    progress: Progress | None,
+) -> list[AuditedAnalysis]:
+    """The rows of samples of all users."""
+    some = [a for a in analyses if a.sums is not None]
+    compared = rerandomised(
+        days.by("user"),
+        control,
+        treatments,
+        names,
+        repetitions=repetitions,
+        seed=seed,
+        progress=progress,
+    )
+    rows = []
+    for one in compared if some else ():
+        for a in some:
+            if a.sums is None or not np.isfinite(one.lift):
+                continue
+            if a.sums == "adjusted" and not one.has_past:
+                continue
+            tally = _Tally(rule.test(days.metrics[one.metric]))
+            tally.add(a.read, one.pair(a.sums), one.lift)
+            events = one.events * days.n_users * SHARES[a.design]
+            rows.append(tally.row_of(one.metric, one.arm, a, days.n_users, events, one.lift))
+    return rows
 
 
 def _check_size(days: UserDays, control: str) -> None:

@@ -170,7 +170,7 @@ class Sampler:
         self._flush()
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = self.shift + self.total / self.n[:, None]
-            cov = _covariances(self.n, self.total, self.gram)
+            cov = covariances(self.n, self.total, self.gram)
         return [Sample(int(self.n[g]), mean[g], cov[g]) for g in range(len(mean))]
 
 
@@ -226,7 +226,7 @@ def weighted(columns: Sequence[Floats], weights: npt.NDArray[Any]) -> Sample:
     gram = np.empty((len(weights), p, p))
     gram[:, upper[0], upper[1]] = gram[:, upper[1], upper[0]] = sums[:, 1 + 2 * p :]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return Sample(n, sums[:, 1 : 1 + p] / n[:, None], _covariances(n, total, gram))
+        return Sample(n, sums[:, 1 : 1 + p] / n[:, None], covariances(n, total, gram))
 
 
 def split_by(control: Floats, treatment: Floats, heads: npt.NDArray[Any]) -> Moments:
@@ -285,7 +285,7 @@ def stacked(columns: Sequence[Floats]) -> Sample:
     return Sample(np.full(mean.shape[:-1], n), mean, gram / (n - 1.0) if n > 1 else gram * np.nan)
 
 
-def _covariances(n: Number, total: Floats, gram: Floats) -> Floats:
+def covariances(n: Number, total: Floats, gram: Floats) -> Floats:
     size = np.asarray(n, dtype=np.float64)[..., None, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         return (gram - total[..., :, None] * total[..., None, :] / size) / np.where(

@@ -26,7 +26,7 @@ from simulator.page.words import (
     title,
     whole,
 )
-from simulator.report.audited import of_methods, rule_in_words
+from simulator.report.audited import of_methods, rule_in_words, samples_in_words
 from simulator.report.content import Content
 from simulator.report.sections.cells import lift_cell, metric_and_arm
 from simulator.stats.randomise import Rate
@@ -118,7 +118,7 @@ def audit(c: Content) -> Section | None:
     result = c.audit
     note = (
         "This run knows both answers of every user, so the assignment can be drawn anew:"
-        f" {whole(result.repetitions)} samples of each size from {whole(result.n_users)} users."
+        f" {samples_in_words(result.repetitions, result.n_users, result.rows)}."
         f" Tests at {rule_in_words(result.rule)}: false positives where both arms answer alike"
         f" (nominal {share(result.rule.alpha)}), power for what was there, how often the"
         f" {share(result.rule.level)} interval holds the true lift, and the mean error of the"
