@@ -149,9 +149,9 @@ def tanh(x: float) -> float:
 @njit()
 def circle(turns: float) -> tuple[float, float]:
     """Cosine and sine of so many whole turns (an angle over 2 pi), off by less than 2^-52 for up to
-    some turns.
+    some turns. Without a branch: which quarter it is nobody can foretell.
     """
-    quarter = math.floor(4.0 * turns + 0.5)
+    quarter = np.floor(4.0 * turns + 0.5)
     x = 2.0 * math.pi * (turns - 0.25 * quarter)
     z = x * x
     c = 2.08757232129817482790e-09 + z * -1.13596475577881948265e-11
@@ -162,12 +162,12 @@ def circle(turns: float) -> tuple[float, float]:
     s = -1.98412698298579493134e-04 + z * (2.75573137070700676789e-06 + z * s)
     s = -1.66666666666666324348e-01 + z * (8.33333333332248946124e-03 + z * s)
     sine = x + x * z * s
-    turn = int(quarter) % 4
-    if turn == 1:
-        return -sine, cosine
-    if turn == 2:
-        return -cosine, -sine
-    return (sine, -cosine) if turn == 3 else (cosine, sine)
+    turn = quarter - 4.0 * np.floor(0.25 * quarter)  # 0, 1, 2 or 3
+    is_odd = (turn == 1.0) | (turn == 3.0)
+    across = sine if is_odd else cosine
+    up = cosine if is_odd else sine
+    is_left = (turn == 1.0) | (turn == 2.0)
+    return (-across if is_left else across), (-up if turn >= 2.0 else up)
 
 
 @njit()

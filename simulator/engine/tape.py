@@ -244,10 +244,11 @@ def _table(
     """The rows of requests: `runs` names them, their first impressions, and how many each has,
     `[R]` each.
     """
-    from simulator.serving.kernels import places, repeat, take, take_runs
+    from simulator.serving.kernels import places, repeat, rows_of_runs, take
 
     order, starts, shown = runs
     n = int(shown.sum())
+    impressions = rows_of_runs(starts, shown, n)
     out: dict[str, pa.Array] = {
         "arm": pa.array(np.full(n, arm, dtype=np.uint8)),
         "position": pa.array(places(shown, n)),
@@ -268,7 +269,7 @@ def _table(
             continue
         column = target.field(name)
         if name in whole:
-            out[name] = _arrow(take_runs(whole[name], starts, shown, n), column)
+            out[name] = _arrow(take(whole[name], impressions), column)
         elif column.nullable:
             out[name] = pa.nulls(n, column.type)
         else:
@@ -278,7 +279,7 @@ def _table(
     if team is None:
         return table
     if "team" in whole:
-        drafted = take_runs(whole["team"], starts, shown, n)
+        drafted = take(whole["team"], impressions)
     else:
         drafted = np.full(n, _absent("team"), dtype=IMPRESSIONS["team"])
     return table.filter(pa.array(drafted == team))

@@ -300,8 +300,10 @@ def cut(candidates: Slates, k: int) -> tuple[Slates, IntArray]:
     This is the one place where slates are cut.
     """
     places = np.full((len(candidates), k), -1, dtype=np.int64)
-    kernels.best(candidates.items, candidates.scores, places)
+    is_slate = kernels.best(candidates.items, candidates.scores, places)
     chances = candidates.propensities
+    if is_slate:
+        return Slates(candidates.items, candidates.scores, chances), places
     if chances is not None:
         chances = _taken(chances, places, np.nan)
     items, scores = _taken(candidates.items, places, 0), _taken(candidates.scores, places, -np.inf)
@@ -310,6 +312,6 @@ def cut(candidates: Slates, k: int) -> tuple[Slates, IntArray]:
 
 def _taken(values: Array, places: IntArray, empty: float) -> Array:
     """`values` `[B, n]` at the columns `places` `[B, k]`; `empty` where these are -1."""
-    taken = np.take_along_axis(values, np.maximum(places, 0), axis=1)
-    taken[places < 0] = empty
+    taken = np.empty(places.shape, dtype=values.dtype)
+    kernels.pick(values, places, values.dtype.type(empty), taken)
     return taken

@@ -42,19 +42,19 @@ def _counting_sort(key: Any, low: int, width: int) -> Any:
     return order
 
 
-def take_runs(values: Array, starts: Array, lengths: Array, total: int) -> Array:
-    """The runs `values[starts[i] : starts[i] + lengths[i]]` one after another, `[total]`."""
-    out = np.empty(total, dtype=values.dtype)
-    _take_runs(values, starts, lengths, out)
+def rows_of_runs(starts: Array, lengths: Array, total: int) -> Array:
+    """The numbers from `starts[i]` to `starts[i] + lengths[i] - 1` one after another, `[total]`."""
+    out = np.empty(total, dtype=np.int64)
+    _rows_of_runs(starts, lengths, out)
     return out
 
 
 @njit()
-def _take_runs(values: Any, starts: Any, lengths: Any, out: Any) -> None:
+def _rows_of_runs(starts: Any, lengths: Any, out: Any) -> None:
     at = 0
     for i in range(len(starts)):
         for j in range(lengths[i]):
-            out[at + j] = values[starts[i] + j]
+            out[at + j] = starts[i] + j
         at += lengths[i]
 
 
@@ -207,15 +207,16 @@ def unite(lists: Any, quotas: Any, n_items: int, out_items: Any, out_channel: An
 
 
 @njit()
-def best(items: Any, scores: Any, places: Any) -> None:
+def best(items: Any, scores: Any, places: Any) -> bool:
     """The columns of the candidates of highest score in each row, best first; equal scores keep
-    their order.
+    their order. Whether that is every column where it stands: nothing is left to be cut.
 
     Args:
         items, scores: `[B, n]` candidates; items that are 0 are none.
         places: `[B, k]`, filled from the left; -1 on entry.
     """
     k = places.shape[1]
+    is_whole = items.shape[1] == k
     for b in range(items.shape[0]):
         n = 0
         for j in range(items.shape[1]):
@@ -229,7 +230,18 @@ def best(items: Any, scores: Any, places: Any) -> None:
                 places[b, at] = places[b, at - 1]
                 at -= 1
             places[b, at] = j
+            is_whole &= at == j
             n = min(n + 1, k)
+        is_whole &= n == k
+    return is_whole
+
+
+@njit()
+def pick(values: Any, places: Any, empty: Any, out: Any) -> None:
+    """`out[b, j] = values[b, places[b, j]]`, all `[B, k]`; `empty` where the place is below 0."""
+    for b in range(places.shape[0]):
+        for j in range(places.shape[1]):
+            out[b, j] = values[b, places[b, j]] if places[b, j] >= 0 else empty
 
 
 @njit()

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from policies.elementary import circle, exp, exp2, log, power, tanh
+from policies.elementary import circle, exp, exp2, log, log_all, power, tanh
 from policies.heap import heapify, offer, unheap
 from policies.jit import njit
-from policies.philox import philox, philox_words, uniform
+from policies.philox import philox, philox_words, uniform, unit
 from policies.streams import Purpose
 from policies.time import DAY, HOUR
 from simulator.users.choice.law import (
@@ -28,6 +28,7 @@ from simulator.users.choice.law import (
     Lives,
     Promoted,
     Truth,
+    Words,
 )
 from simulator.users.choice.parameters import LONG_VIEW, VALID_PLAY
 
@@ -39,6 +40,9 @@ video, interest.
 
 FAR = 2.0**62
 """ms: a time that no run reaches and 64 bits hold; heavy tails of watch times lie beyond it."""
+
+VECTOR = 16
+"""Numbers of a loop that LLVM computes in one go, at the cost of three of them alone."""
 
 TOGETHER = 256
 """Fixed numbers of a user that are drawn together; how many changes no bit."""
@@ -86,15 +90,29 @@ def _add_likings(
 
 
 @njit()
-def _gauss(seed: Any, purpose: int, user: int, step: int, lane: int) -> tuple[float, float]:
-    """Two independent standard normal numbers (Box & Muller 1958)."""
-    w0, w1, _, _ = philox(seed, user, step, purpose, lane)
-    radius = math.sqrt(-2.0 * log(unit32(w0)))
-    cosine, sine = circle(unit32(w1))
-    return radius * cosine, radius * sine
+def _words(seed: Any, purpose: int, user: int, step: int, lane: int, n: int) -> Words:
+    """The words of the lanes from `lane` on, `[4, >= n]`: as many as fill vectors."""
+    size = (n + VECTOR - 1) // VECTOR * VECTOR
+    counters, words = np.empty((4, size), dtype=np.uint32), np.empty((4, size), dtype=np.uint32)
+    for i in range(size):
+        counters[0, i], counters[1, i] = np.uint32(user), np.uint32(step)
+        counters[2, i], counters[3, i] = np.uint32(purpose), np.uint32(lane + i)
+    philox_words(seed, counters, size, words)
+    return words
 
 
-@njit()
+@njit(error_model="numpy")
+def _normal(words: Words, out: Floats) -> None:
+    """Standard normal numbers `[n]` of words `[4, >= n]` (Box & Muller 1958)."""
+    n = len(out)
+    for i in range(n):
+        out[i] = unit32(words[0, i])
+    log_all(out, n)
+    for i in range(n):
+        out[i] = math.sqrt(-2.0 * out[i]) * circle(unit32(words[1, i]))[0]
+
+
+@njit(error_model="numpy")
 def _new_interest(
     law: Law, seed: Any, truth: Truth, user: int, m: int, age: int, out: Floats
 ) -> None:
@@ -106,17 +124,18 @@ def _new_interest(
         np.searchsorted(truth.tag_cdf, uniform(seed, _WORLD, user, INTEREST + age, m), side="right")
     )
     tag = min(tag, len(truth.tag_cdf) - 1)
+    _normal(_words(seed, _WORLD, user, INTEREST + age, (m + 1) * 256, n), out)
     norm = 0.0
     for d in range(n):
-        out[d] = _gauss(seed, _WORLD, user, INTEREST + age, (m + 1) * 256 + d)[0]
         norm += out[d] * out[d]
     scale = law.interest_spread / math.sqrt(norm)
     norm = 0.0
     for d in range(n):
         out[d] = truth.centres[tag, d] + scale * out[d]
         norm += out[d] * out[d]
+    length = math.sqrt(norm)
     for d in range(n):
-        out[d] /= math.sqrt(norm)
+        out[d] /= length
 
 
 @njit()
@@ -124,24 +143,49 @@ def settle(
     law: Law, seed: Any, truth: Truth, users: Ints, logits: Floats, interests: Floats
 ) -> None:
     """The interests of users `[n]` at age 0."""
+    n = logits.shape[1]
     for row in range(len(users)):
-        for m in range(logits.shape[1]):
-            logits[row, m] = law.concentration * _gauss(seed, _DRIFT, users[row], 0, m)[0]
+        _normal(_words(seed, _DRIFT, users[row], 0, 0, n), logits[row])
+        for m in range(n):
+            logits[row, m] *= law.concentration
             _new_interest(law, seed, truth, users[row], m, 0, interests[row, m])
 
 
-@njit()
+@njit(error_model="numpy")
 def drift(
-    law: Law, seed: Any, truth: Truth, user: int, age: int, logits: Floats, interests: Floats
+    law: Law,
+    seed: Any,
+    truth: Truth,
+    users: Ints,
+    rows: Ints,
+    ages: Ints,
+    logits: Floats,
+    interests: Floats,
 ) -> None:
-    """One day: the interests of `user`, `[M]` and `[M, D]`, go from `age - 1` to `age`."""
+    """One day: the interests of users `[n]`, who live in `rows` `[n]` of `[N, M]` and `[N, M, D]`,
+    reach `ages` `[n]`.
+    """
+    n, m = len(users), logits.shape[1]
+    half = (n * m + VECTOR - 1) // VECTOR * VECTOR
+    counters = np.zeros((4, 2 * half), dtype=np.uint32)
+    words, moves = np.empty((4, 2 * half), dtype=np.uint32), np.empty(n * m)
+    for i in range(n * m):
+        for at, lane in ((i, i % m), (half + i, 256 + i % m)):
+            counters[0, at], counters[1, at] = np.uint32(users[i // m]), np.uint32(ages[i // m])
+            counters[2, at], counters[3, at] = np.uint32(_DRIFT), np.uint32(lane)
+    philox_words(seed, counters, 2 * half, words)
     noise = math.sqrt(1.0 - law.persistence * law.persistence) * law.concentration
-    for m in range(len(logits)):
-        logits[m] = law.persistence * logits[m]
+    if noise > 0.0:
+        _normal(words, moves)
+    for i in range(n * m):
+        row, which = rows[i // m], i % m
+        logits[row, which] = law.persistence * logits[row, which]
         if noise > 0.0:
-            logits[m] += noise * _gauss(seed, _DRIFT, user, age, m)[0]
-        if law.renewal > 0.0 and uniform(seed, _DRIFT, user, age, 256 + m) < law.renewal:
-            _new_interest(law, seed, truth, user, m, age, interests[m])
+            logits[row, which] += noise * moves[i]
+        chance = unit(np.uint64(words[0, half + i]), np.uint64(words[1, half + i]))
+        if chance < law.renewal:
+            age = ages[i // m]
+            _new_interest(law, seed, truth, users[i // m], which, age, interests[row, which])
 
 
 @njit()
@@ -300,15 +344,27 @@ def wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, rows: Int
     drift, a new session, recovery from satiation.
     """
     birth, age, logits, interests, weights, session, open_, focus, memory, last = lives[:10]
-    for b in range(len(users)):
-        user, u, day = users[b], rows[b], t[b] // DAY
-        changed = open_[u] == 0
-        if birth[u] == UNBORN:
-            birth[u] = day
-        while age[u] < day - birth[u]:
-            age[u] += 1
-            drift(law, seed, truth, user, age[u], logits[u], interests[u])
-            changed = True
+    n = len(users)
+    older, drifting = np.zeros(n, dtype=np.bool_), np.empty((3, n), dtype=np.int64)
+    while True:  # day after day of those who have not asked for days
+        n_drifting = 0
+        for b in range(n):
+            u, day = rows[b], t[b] // DAY
+            if birth[u] == UNBORN:
+                birth[u] = day
+            if age[u] < day - birth[u]:
+                age[u] += 1
+                older[b] = True
+                who, where, ages = drifting
+                who[n_drifting], where[n_drifting], ages[n_drifting] = users[b], u, age[u]
+                n_drifting += 1
+        if n_drifting == 0:
+            break
+        who, where, ages = drifting[:, :n_drifting]
+        drift(law, seed, truth, who, where, ages, logits, interests)
+    for b in range(n):
+        user, u = users[b], rows[b]
+        changed = older[b] or open_[u] == 0
         if open_[u] == 0:
             open_[u] = 1
             weigh(logits[u], -1, 0.0, weights[u])
@@ -378,11 +434,16 @@ def best_estimates(
     256 videos at a time), on authors and on the error, whose law ends at 3.4642 sd (`bell`).
     """
     logits, interests = birth
+    n, n_places = interests.shape
+    who, where, ages = np.full(1, user), np.zeros(1, dtype=np.int64), np.empty(1, dtype=np.int64)
     for day in range(1, age + 1):
-        drift(law, seed, truth, user, day, logits, interests)
+        ages[0] = day
+        drift(
+            law, seed, truth, who, where, ages,
+            logits.reshape(1, n), interests.reshape((1, n, n_places)),
+        )  # fmt: skip
     weights = np.empty_like(logits)
     weigh(logits, -1, 0.0, weights)
-    n, n_places = interests.shape
     authors = np.zeros(promoted.n_authors)
     _add_likings(seed, user, AUTHOR_TASTE, law.author, 0, len(authors), authors)
     lens = np.empty(((n + 3) // 4, n_places + 1, 4))
