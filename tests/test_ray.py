@@ -88,6 +88,42 @@ with executor("ray", told, 2) as made:
 """
 
 
+SUMS = """\
+import sys
+from pathlib import Path
+from policies.base import silent
+from simulator.cli.audit import content
+from simulator.log import workspace
+from simulator.log.eventlog import EventLog
+from simulator.log.files import json_text
+from simulator.report.gather import gather
+from simulator.report.stored import encode
+from simulator.run.over_parts import parts_map
+from simulator.run.pipeline import simulate
+from simulator.scenario.model import Scenario
+from simulator.stats import audit, keyed_draws, units
+from simulator.stats.choices import Choices
+
+# As of a big run: the sums of users stay in the files of parts, draws are keyed by user.
+workspace.PART_USERS, units.STREAMED, keyed_draws.KEYED, audit.KEYED = 7, 0, 0, 0
+
+file, out = map(Path, sys.argv[1:])
+simulate(Scenario.load(file, {"engine.executor": "serial"}), out, folder=file.parent)
+log = EventLog.open(out / "log")
+for kind in ("serial", "ray"):
+    with parts_map(kind, 2, out) as parts:
+        found = gather(
+            log, runtime=None, progress=silent, choices=Choices(resamples=100), parts=parts
+        )
+        days = units.read(log, streamed=parts)
+        audited = audit.audit(
+            days, "mine", repetitions=100, sizes=(20,), most=20, of_all=100
+        )
+    (out / f"{kind}.json").write_text(json_text([encode(found), content(audited)]))
+    print(kind, type(days).__name__, len(audited.rows))
+"""
+
+
 @dataclass
 class Nodes:
     """Two nodes of a cluster on this machine.
@@ -268,6 +304,20 @@ def test_a_node_that_does_not_see_the_folder_of_the_run_is_named(nodes):
     assert f"the run's folder {out} is not seen there: all nodes must see it" in done.stderr
     assert f"abtest: node {os.uname().nodename} (" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_report_and_an_audit_of_parts_have_the_bytes_of_serial_ones(nodes):
+    """Each part says its sums on the node that Ray puts it on, of a run that both nodes see."""
+    out = nodes.home / "shared" / "sums"
+    done = nodes.python("-c", SUMS, str(write_scenario(nodes)), str(out))
+    assert done.returncode == 0, done.stderr
+    serial, ray = (line.split() for line in done.stdout.splitlines())
+    assert (serial[0], ray[0]) == ("serial", "ray")
+    assert serial[1:] == ray[1:]
+    assert serial[1] == "StreamedDays"
+    assert int(serial[2]) > 0
+    assert len(list((out / "sums").rglob("*.npz"))) > 4
+    assert (out / "serial.json").read_bytes() == (out / "ray.json").read_bytes()
 
 
 def test_kills_of_workers_and_of_a_node_change_no_byte(nodes):
