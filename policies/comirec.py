@@ -273,7 +273,7 @@ class ComiRec(VectorPolicy):
         return super().restore(state)
 
 
-@njit(nogil=True)
+@njit()
 def _aggregate(
     union: Any, best: Any, category: Any, ranks: Any, weight: float, items: Any, scores: Any
 ) -> None:

@@ -23,7 +23,7 @@ LEAST = np.float32(-126)
 """Least power of two of a softmax weight: below it float32 has no normal number."""
 
 
-@njit(nogil=True, fastmath=FAST, forceinline=True)
+@njit(fastmath=FAST, forceinline=True)
 def _factor(x: Any, powers: Any, j: int) -> Any:
     """`2^x = factor * 2^k` for x within -126..126: the factor; the bits of 2^k are made in
     `powers[j]`.
@@ -41,7 +41,7 @@ def _factor(x: Any, powers: Any, j: int) -> Any:
     return p * r + ONE
 
 
-@njit(nogil=True, fastmath=FAST, forceinline=True)
+@njit(fastmath=FAST, forceinline=True)
 def exponentials(scores: Any, n: int, powers: Any, factors: Any) -> Any:
     """`exp(scores[:n] - m)` in place, m the largest; m and the sum.
 
@@ -60,7 +60,7 @@ def exponentials(scores: Any, n: int, powers: Any, factors: Any) -> Any:
     return top, total
 
 
-@njit(nogil=True, fastmath=FAST, forceinline=True)
+@njit(fastmath=FAST, forceinline=True)
 def _sigmoid(x: Any, n: int, powers: Any, factors: Any) -> None:
     """`1 / (1 + exp(-x[:n]))` in place; `powers` and `factors` as in `exponentials`."""
     for j in range(n):
@@ -69,7 +69,7 @@ def _sigmoid(x: Any, n: int, powers: Any, factors: Any) -> None:
         x[j] = ONE / (ONE + x[j] * factors[j])
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def recur(inputs: Any, products: Any, is_real: Any, before: Any, after: Any) -> None:
     """One step of gated recurrent units, as torch's GRU has them:
     r = s(a_r + b_r), z = s(a_z + b_z), n = tanh(a_n + r b_n), h' = (1 - z) n + z h.
@@ -85,7 +85,8 @@ def recur(inputs: Any, products: Any, is_real: Any, before: Any, after: Any) -> 
     factors = powers.view(np.float32)
     for i in range(len(before)):
         if not is_real[i]:
-            after[i] = before[i]
+            for c in range(d):
+                after[i, c] = before[i, c]
             continue
         for c in range(2 * d):
             gates[c] = inputs[i, c] + products[i, c]
@@ -99,7 +100,7 @@ def recur(inputs: Any, products: Any, is_real: Any, before: Any, after: Any) -> 
             after[i, c] = candidate + gates[d + c] * (before[i, c] - candidate)
 
 
-@njit(nogil=True, fastmath=FAST, forceinline=True)
+@njit(fastmath=FAST, forceinline=True)
 def softmax(scores: Any, n: int, powers: Any, factors: Any) -> None:
     """The softmax of `scores[:n]`, in place; `powers` and `factors` as in `exponentials`."""
     _, total = exponentials(scores, n, powers, factors)
@@ -107,7 +108,7 @@ def softmax(scores: Any, n: int, powers: Any, factors: Any) -> None:
         scores[j] /= total
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def own_logits(hidden: Any, vectors: Any, target: Any, log_q: Any, out: Any) -> None:
     """`out[i] = hidden[i] . vectors[target[i]] - log_q[target[i]]`."""
     for i in range(len(target)):
@@ -118,7 +119,7 @@ def own_logits(hidden: Any, vectors: Any, target: Any, log_q: Any, out: Any) -> 
         out[i] = total - log_q[item]
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def cross_entropy(
     logits: Any, own: Any, target: Any, items: Any, left_out: Any, share: float, slope: Any
 ) -> Any:
@@ -135,7 +136,12 @@ def cross_entropy(
         slope: `[P]` ends as the derivative by x.
     """
     n = len(items)
-    is_other = np.zeros(max(items.max(), target.max()) + 1, dtype=np.bool_)
+    largest = 0
+    for j in range(n):
+        largest = max(largest, items[j])
+    for i in range(len(target)):
+        largest = max(largest, target[i])
+    is_other = np.zeros(largest + 1, dtype=np.bool_)
     for j in range(n):
         is_other[items[j]] = True
     powers = np.empty(n, dtype=np.int32)
@@ -159,7 +165,7 @@ def cross_entropy(
     return loss
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def add_own(
     slope: Any, hidden: Any, vectors: Any, target: Any, to_hidden: Any, to_vectors: Any
 ) -> None:
@@ -172,7 +178,7 @@ def add_own(
             to_vectors[item, c] += by * hidden[i, c]
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def add_rows(rows: Any, items: Any, out: Any) -> None:
     """`out[items[j]] += rows[j]`."""
     for j in range(len(items)):

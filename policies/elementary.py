@@ -4,7 +4,7 @@ every C library.
 The C library's `exp` and `log` end with other last bits on a processor without fused multiply-add,
 numpy's with AVX-512; so do those of other C libraries. Here they are sums and products that IEEE
 754 defines, which numba without `fastmath` compiles as they stand. Call the scalars from
-`numba.njit` kernels; `exps`, `logs`, ... take arrays. Importing this module imports numba.
+kernels; `exps`, `logs`, ... take arrays. Importing this module imports numba.
 
 Methods: reduction to a short interval and a polynomial, as in fdlibm (Sun Microsystems 1993; Tang,
 "Table-driven implementation of the exponential function", ACM TOMS 15, 1989, on the error). Errors
@@ -17,9 +17,9 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import vectorize
+import numpy.typing as npt
 
-from policies.jit import njit
+from policies.jit import njit, read_only
 
 LN2_HIGH, LN2_LOW, LN2 = (
     6.93147180369123816490e-01,
@@ -422,41 +422,89 @@ def tanh_all(x: Any, n: int, part: Any) -> None:
 # Of arrays, element by element, as numpy's functions are
 
 
-@vectorize(cache=True)  # type: ignore[untyped-decorator, no-untyped-call]
-def exps(x: Any) -> Any:
-    return exp(x)
+def _each(loop: Any, *arguments: npt.ArrayLike) -> Any:
+    """What `loop` makes of arrays of float64, broadcast against each other; of scalars a scalar."""
+    arrays = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in arguments))
+    out = np.empty(arrays[0].shape)
+    loop(*(read_only(np.ascontiguousarray(x).reshape(-1)) for x in arrays), out.reshape(-1))
+    return out[()]
 
 
-@vectorize(cache=True)  # type: ignore[untyped-decorator, no-untyped-call]
-def exp2s(x: Any) -> Any:
-    return exp2(x)
+@njit()
+def _exps(x: Any, out: Any) -> None:
+    for i in range(len(x)):
+        out[i] = exp(x[i])
 
 
-@vectorize(cache=True)  # type: ignore[untyped-decorator, no-untyped-call]
-def logs(x: Any) -> Any:
-    return log(x)
+def exps(x: npt.ArrayLike) -> Any:
+    return _each(_exps, x)
 
 
-@vectorize(cache=True)  # type: ignore[untyped-decorator, no-untyped-call]
-def logs2(x: Any) -> Any:
-    return log2(x)
+@njit()
+def _exp2s(x: Any, out: Any) -> None:
+    for i in range(len(x)):
+        out[i] = exp2(x[i])
 
 
-@vectorize(cache=True)  # type: ignore[untyped-decorator, no-untyped-call]
-def logs1p(x: Any) -> Any:
-    return log1p(x)
+def exp2s(x: npt.ArrayLike) -> Any:
+    return _each(_exp2s, x)
 
 
-@vectorize(cache=True)  # type: ignore[untyped-decorator, no-untyped-call]
-def powers(x: Any, y: Any) -> Any:
-    return power(x, y)
+@njit()
+def _logs(x: Any, out: Any) -> None:
+    for i in range(len(x)):
+        out[i] = log(x[i])
 
 
-@vectorize(cache=True)  # type: ignore[untyped-decorator, no-untyped-call]
-def normal_quantiles(p: Any) -> Any:
-    return normal_quantile(p)
+def logs(x: npt.ArrayLike) -> Any:
+    return _each(_logs, x)
 
 
-@vectorize(cache=True)  # type: ignore[untyped-decorator, no-untyped-call]
-def gamma_quantiles(a: Any, p: Any) -> Any:
-    return gamma_quantile(a, p)
+@njit()
+def _logs2(x: Any, out: Any) -> None:
+    for i in range(len(x)):
+        out[i] = log2(x[i])
+
+
+def logs2(x: npt.ArrayLike) -> Any:
+    return _each(_logs2, x)
+
+
+@njit()
+def _logs1p(x: Any, out: Any) -> None:
+    for i in range(len(x)):
+        out[i] = log1p(x[i])
+
+
+def logs1p(x: npt.ArrayLike) -> Any:
+    return _each(_logs1p, x)
+
+
+@njit()
+def _powers(x: Any, y: Any, out: Any) -> None:
+    for i in range(len(x)):
+        out[i] = power(x[i], y[i])
+
+
+def powers(x: npt.ArrayLike, y: npt.ArrayLike) -> Any:
+    return _each(_powers, x, y)
+
+
+@njit()
+def _normal_quantiles(x: Any, out: Any) -> None:
+    for i in range(len(x)):
+        out[i] = normal_quantile(x[i])
+
+
+def normal_quantiles(x: npt.ArrayLike) -> Any:
+    return _each(_normal_quantiles, x)
+
+
+@njit()
+def _gamma_quantiles(a: Any, p: Any, out: Any) -> None:
+    for i in range(len(a)):
+        out[i] = gamma_quantile(a[i], p[i])
+
+
+def gamma_quantiles(a: npt.ArrayLike, p: npt.ArrayLike) -> Any:
+    return _each(_gamma_quantiles, a, p)

@@ -11,13 +11,13 @@ from typing import Any
 from policies.jit import njit
 
 
-@njit(nogil=True)
+@njit()
 def before(score: float, key: int, other: float, other_key: int) -> bool:
     """Whether an entry comes before another one: higher score, or the same score and lower key."""
     return score > other or (score == other and key < other_key)
 
 
-@njit(nogil=True)
+@njit()
 def sink(scores: Any, keys: Any, n: int, node: int) -> None:
     """Restore the heap `[n]` after one of its nodes was replaced by what may come before its
     children.
@@ -35,14 +35,14 @@ def sink(scores: Any, keys: Any, n: int, node: int) -> None:
         node = child
 
 
-@njit(nogil=True)
+@njit()
 def heapify(scores: Any, keys: Any, n: int) -> None:
     """Make `[n]` a heap (Floyd, "Algorithm 245: Treesort 3", 1964)."""
     for node in range(n // 2 - 1, -1, -1):
         sink(scores, keys, n, node)
 
 
-@njit(nogil=True)
+@njit()
 def unheap(scores: Any, keys: Any, n: int) -> None:
     """Put the heap `[n]` in order, best first."""
     for last in range(n - 1, 0, -1):  # take the last of all off the heap, again and again
@@ -51,7 +51,7 @@ def unheap(scores: Any, keys: Any, n: int) -> None:
         sink(scores, keys, last, 0)
 
 
-@njit(nogil=True)
+@njit()
 def offer(scores: Any, keys: Any, found: int, score: float, key: int) -> int:
     """Keep an entry if it is among the best `[k]`, of which the first `found` are taken; how many
     are taken now. From k on they are a heap.

@@ -110,7 +110,7 @@ def _tile(typing: Any, queries: Any, items: Any, out: Any, group: Any, shift: An
 tile: Any = intrinsic(_tile)
 
 
-@njit(nogil=True)
+@njit()
 def multiply(queries: Any, items: Any, first: int, end: int, shift: int, out: Any) -> None:
     """Write `floor(q . x / 2^shift)` of `ROWS` queries and the groups of items `first` to `end`
     over their columns of `out`.

@@ -1,22 +1,34 @@
-"""`njit`: numba's, with its cache on and each kernel compiled by one process at a time.
+"""`njit`: numba's, with a cache that knows what a kernel is made of, and each kernel compiled by
+one process at a time.
 
 The workers of a run come to the same kernels at the same moment. Each would compile them, all for
-itself: 30 CPU seconds a worker. Here the first that comes compiles while the others wait, and then
-read what it wrote into the cache. Importing this module imports numba.
+itself. Here the first that comes compiles while the others wait, and then read what it wrote into
+the cache. Importing this module imports numba.
+
+A kernel is compiled for who calls it: with the code that unpacks Python's objects where Python
+calls, without it where another kernel does. Of a small function that code is half of what there is
+to compile, and most functions are called by kernels alone.
 """
 
 from __future__ import annotations
 
 import fcntl
+import gc
+import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import CodeType, ModuleType
 from typing import Any, TypeVar
 
+import llvmlite
 import numba
 import numpy as np
 import numpy.typing as npt
+from numba.core.caching import IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.dispatcher import Dispatcher
 from numba.core.sigutils import normalize_signature
 from numba.core.types import unliteral
 
@@ -33,26 +45,16 @@ def njit(**options: Any) -> Callable[[F], F]:
     the cache.
 
     Args:
-        options: of `numba.njit`; the cache is on.
+        options: of `numba.njit`; the cache is on, and other threads run meanwhile (`nogil`).
     """
 
     def compiled(function: F) -> F:
-        dispatcher: Any = numba.njit(cache=True, **options)(function)
-        compile_alone = dispatcher.compile
-
-        def compile(signature: Any) -> Any:
-            # One kernel for all integers: numba would compile another one for every constant that
-            # a kernel hands to it.
-            kinds = normalize_signature(signature)[0]  # type: ignore[no-untyped-call]
-            signature = tuple(map(unliteral, kinds))
-            # The lock of numba's compiler first, as whoever calls this function in a kernel of
-            # their own holds it by now: one order of locks, so that threads cannot wait in a ring.
-            name = f"{function.__module__}.{function.__qualname__}"
-            with stopped(), global_compiler_lock, _alone(name):
-                return compile_alone(signature)
-
-        dispatcher.compile = compile
-        return dispatcher  # type: ignore[no-any-return]
+        kernel = _dispatcher(function, options, "kernel")
+        part = _dispatcher(function, {**options, "no_cpython_wrapper": True}, "part")
+        # What numba asks for where another kernel calls this one.
+        kernel.get_call_template = part.get_call_template
+        kernel.get_overload = part.get_overload
+        return kernel  # type: ignore[no-any-return]
 
     return compiled
 
@@ -64,6 +66,140 @@ def read_only(array: npt.NDArray[D]) -> npt.NDArray[D]:
     view = array.view()
     view.setflags(write=False)
     return view
+
+
+def made_of(kernel: Any) -> str:
+    """A digest of all that a kernel's machine code is a function of, but for the kinds of its
+    arguments and the processor, which numba's own key has: its code and options and, of whatever it
+    names, constants by value and kernels by their digest; numba and LLVM by their version.
+
+    numba itself looks at the file of a kernel alone: a kernel whose parts or constants stand in
+    other files would stay what it was when those change.
+
+    Args:
+        kernel: what `njit` gave back.
+    """
+    return _digest(kernel, ())
+
+
+_DIGESTS: dict[Any, str] = {}
+
+
+def _digest(kernel: Any, callers: tuple[Any, ...]) -> str:
+    function = kernel.py_func
+    if function in callers:  # it calls itself
+        return "itself"
+    options = sorted((name, _said(value)) for name, value in kernel.targetoptions.items())
+    known = function, repr(options)
+    if known not in _DIGESTS:
+        facts = [llvmlite.__version__, numba.__version__, repr(options)]
+        facts += _facts(function, function.__code__, (*callers, function))
+        _DIGESTS[known] = hashlib.sha256("\n".join(facts).encode()).hexdigest()
+    return _DIGESTS[known]
+
+
+def _facts(function: Any, code: CodeType, callers: tuple[Any, ...]) -> Iterator[str]:
+    """What a function does, in words that are the same in every process."""
+    yield code.co_code.hex()
+    yield _said(function.__defaults__)
+    yield repr((code.co_names, code.co_varnames, code.co_cellvars, code.co_freevars))
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _facts(function, constant, callers)
+        else:
+            yield _said(constant)
+    cells = function.__closure__ or ()
+    names = {**function.__globals__}
+    for name, cell in zip(function.__code__.co_freevars, cells, strict=True):
+        names[name] = cell.cell_contents
+    for name in (*code.co_names, *code.co_freevars):
+        for value in _values(names[name], code.co_names) if name in names else ():
+            made = _digest(value, callers) if isinstance(value, Dispatcher) else _said(value)
+            yield f"{name} = {made}"
+
+
+def _values(value: Any, attributes: tuple[str, ...]) -> Iterator[Any]:
+    """What a function may take from what a name stands for: of a module and a class of Python, the
+    attributes that it names.
+    """
+    yield value
+    home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
+    if isinstance(value, (ModuleType, type)) and home.split(".")[0] not in _KNOWN_BY_NUMBA:
+        for attribute in attributes:
+            if hasattr(value, attribute):
+                yield getattr(value, attribute)
+
+
+_KNOWN_BY_NUMBA = {"builtins", "math", "numpy"}
+"""Of what stands there numba compiles code of its own."""
+
+
+def _said(value: Any) -> str:
+    """A constant as text; a class or a function of Python by its name."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape} {value.tobytes().hex()}"
+    if isinstance(value, (set, frozenset)):
+        return repr(sorted(map(_said, value)))
+    if isinstance(value, tuple):
+        return repr([_said(part) for part in value])
+    if isinstance(value, type):
+        return f"{value.__module__}.{value.__qualname__} {getattr(value, '_fields', '')}"
+    if isinstance(value, ModuleType):
+        return value.__name__
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__qualname__)
+    return f"{type(value).__qualname__} {value!r}"
+
+
+def _dispatcher(function: Any, options: dict[str, Any], side: str) -> Any:
+    """numba's, whose cache is keyed by `made_of` and filled by one process."""
+    # Nobody calls a kernel by a pointer of C: no code for that.
+    of_numba: dict[str, Any] = {"cache": True, "nogil": True, "no_cfunc_wrapper": True, **options}
+    dispatcher: Any = numba.njit(**of_numba)(function)
+    compile_alone = dispatcher.compile
+    name = f"{function.__module__}.{function.__qualname__}"
+
+    def compile(signature: Any) -> Any:
+        # One kernel for all integers: numba would compile another one for every constant that
+        # a kernel hands to it.
+        kinds = normalize_signature(signature)[0]  # type: ignore[no-untyped-call]
+        kinds = tuple(map(unliteral, kinds))
+        if kinds in dispatcher.overloads:
+            return dispatcher.overloads[kinds].entry_point
+        # The lock of numba's compiler first, as whoever calls this function in a kernel of
+        # their own holds it by now: one order of locks, so that threads cannot wait in a ring.
+        with stopped(), global_compiler_lock, _alone(f"{name}.{side}"), _garbage_kept():
+            _key(dispatcher, f"{name}.{side}")
+            return compile_alone(kinds)
+
+    dispatcher.compile = compile
+    return dispatcher
+
+
+def _key(dispatcher: Any, name: str) -> None:
+    """Have numba take for fresh what was compiled of the same things, wherever in its file the
+    function stands.
+    """
+    cache = dispatcher._cache
+    file = f"{name}.{sys.implementation.cache_tag}"
+    cache._cache_file = IndexDataCacheFile(  # type: ignore[no-untyped-call]
+        cache.cache_path, file, made_of(dispatcher)
+    )
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """No search for garbage inside: compiling makes millions of objects and next to no cycles, and
+    the search would take a tenth of its time.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 @contextmanager

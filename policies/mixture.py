@@ -147,7 +147,7 @@ def gains_by_weight(
     return np.array([discount(place[place < k]).sum() for place in places])
 
 
-@njit(nogil=True)
+@njit()
 def _places(
     inner: Any, counted: Any, target: Any, seen: Any, weights: Any, ranks: Any, out: Any
 ) -> None:

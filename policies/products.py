@@ -45,7 +45,7 @@ def pad(vectors: FloatArray) -> FloatArray:
     return np.pad(vectors, ((0, 0), (0, n_missing))) if n_missing else vectors
 
 
-@njit(nogil=True)
+@njit()
 def _score_items(queries: Any, vectors: Any, ids: Any, out: Any) -> None:
     width = queries.shape[1]
     # Each level of all trees is a loop of its own, which is compiled to vector instructions
@@ -79,11 +79,11 @@ def score_items(queries: FloatArray, vectors: FloatArray, ids: IntArray) -> Floa
         ids: rows of `vectors`.
     """
     out = np.full(ids.shape, -np.inf, dtype=np.float32)
-    _score_items(queries, vectors, ids, out)
+    _score_items(queries, vectors, np.ascontiguousarray(ids), out)
     return out
 
 
-@njit(nogil=True)
+@njit()
 def _add(rows: Any, table: Any, out: Any) -> None:
     """Add `rows @ table` to `out`, in the order of `_score_items`: 8 products are added as
     ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7)), and then to the sum; the number of columns of `rows`
@@ -110,7 +110,7 @@ def _add(rows: Any, table: Any, out: Any) -> None:
                         total[c] += low + high
 
 
-@njit(nogil=True)
+@njit()
 def _add_dots(rows: Any, vector: Any, out: Any) -> None:
     """`_add` with a table of one column, `vector`: the same additions."""
     for row in range(len(rows)):
@@ -171,7 +171,7 @@ def matmul(rows: npt.ArrayLike, table: npt.ArrayLike) -> npt.NDArray[Any]:
     return out.reshape(rows.shape[:-1] + table.shape[1:])
 
 
-@njit(nogil=True)
+@njit()
 def _solve(a: Any, x: Any) -> bool:
     """Turn `a` `[n, n]` into its lower Cholesky factor and `x` `[n]` into the solution; False where
     `a` is not positive definite.
@@ -216,7 +216,7 @@ def solve(matrix: DoubleArray, right: DoubleArray) -> DoubleArray:
     return x
 
 
-@njit(nogil=True)
+@njit()
 def _diagonalise(a: Any, v: Any) -> None:
     """Turn the symmetric `a` `[n, n]` into its eigenvalues (on its diagonal) and the unit matrix
     `v` into the eigenvectors (its columns).
@@ -252,7 +252,7 @@ def _diagonalise(a: Any, v: Any) -> None:
                     v[i, p], v[i, q] = c * x - s * y, s * x + c * y
 
 
-@njit(nogil=True)
+@njit()
 def _pseudo_inverse(matrices: Any, out: Any) -> None:
     n = matrices.shape[1]
     for m in range(len(matrices)):
@@ -302,7 +302,7 @@ to overflow.
 """
 
 
-@njit(nogil=True)
+@njit()
 def _kth_largest(values: Any, k: int, floor: int) -> int:
     """The k-th largest of 16-bit integers, or `floor` where that is larger; by halving the
     range.
@@ -323,7 +323,7 @@ def _kth_largest(values: Any, k: int, floor: int) -> int:
     return int(low)
 
 
-@njit(nogil=True)
+@njit()
 def _shortlist(
     queries: Any,
     groups: Any,
@@ -374,7 +374,10 @@ def _shortlist(
             end = min(start + max(step // n_buckets, 1) * n_buckets, n)
             for tile in range(0, rows, ROWS):
                 last = min(tile + ROWS, rows)
-                if largest[start] < lower_bound[tile:last].min() - margin:
+                least = lower_bound[tile]
+                for row in range(tile + 1, last):
+                    least = min(least, lower_bound[row])
+                if largest[start] < least - margin:
                     continue
                 multiply(
                     queries[first + tile : first + tile + ROWS],

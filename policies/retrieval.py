@@ -49,7 +49,7 @@ STRIP = 64
 """Scores that are compared with the worst kept one at once."""
 
 
-@njit(nogil=True)
+@njit()
 def _all_below(strip: Any, bound: float) -> bool:
     """Whether all scores are below `bound` (no NaN is); without a branch, so that the loop is
     compiled to vector instructions.
@@ -60,7 +60,7 @@ def _all_below(strip: Any, bound: float) -> bool:
     return above == 0
 
 
-@njit(nogil=True)
+@njit()
 def _select(scores: Any, ids: Any, seen: Any, ties: Any, items: Any, best: Any) -> int:
     """Fill `items`, `best` `[B, k]` (0 and -inf before) with the first k candidates; the first row
     with a NaN, or -1.
@@ -478,7 +478,7 @@ def by_quota(
     )
 
 
-@njit(nogil=True)
+@njit()
 def _distinct(items: Any, scores: Any, size: int, union: Any, best: Any, source: Any) -> None:
     """Each row's distinct items of `items` `[B, I, C]` into `union` `[B, I * C]`, with their best
     score and its interest.
@@ -556,7 +556,7 @@ def by_max(index: Index, queries: FloatArray, k: int, seen: IntArray) -> Slates:
     return Slates(items, scores, interest=interest_of(items, union, source, index.n_items))
 
 
-@njit(nogil=True)
+@njit()
 def _look_up(items: Any, union: Any, source: Any, size: int, out: Any) -> None:
     place = np.zeros(size, dtype=np.int64)
     for row in range(len(items)):

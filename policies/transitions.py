@@ -230,7 +230,7 @@ def _rows(matrix: Any) -> tuple[npt.NDArray[Any], ...]:
     return (*parts, np.asarray(matrix.sum(axis=1), dtype=np.float32))
 
 
-@njit(nogil=True)
+@njit()
 def _continue(
     clicks: Any,
     weight: Any,
@@ -267,7 +267,8 @@ def _continue(
             if click == 0:
                 continue
             out = scores[row, b]
-            out[:] = own
+            for c in range(len(own)):
+                out[c] = own[c]
             for at in range(start[click], start[click + 1]):
                 c = place[to[at]]
                 if c >= 0:
@@ -282,7 +283,7 @@ def _continue(
                 place[items[row, c]] = -1
 
 
-@njit(nogil=True)
+@njit()
 def _add_terms(items: Any, weights: Any, markov: Any, similar: Any, moves: Any, out: Any) -> None:
     """Add to `out` `[B, n_items + 1]` the rows of `similar` of all clicks `items` `[B, L]`, times
     `weights` `[L]`, then that of `moves` of the last click, times `markov`; the two matrices as
@@ -305,7 +306,7 @@ def _add_terms(items: Any, weights: Any, markov: Any, similar: Any, moves: Any, 
                 out[b, move_to[at]] += markov * move[at]
 
 
-@njit(nogil=True)
+@njit()
 def _most_terms(items: Any, similar: Any, moves: Any) -> int:
     """The most items that the clicks of a row of `items` `[B, L]` lead to, each counted as often as
     it is reached; at least 1.
@@ -323,7 +324,7 @@ def _most_terms(items: Any, similar: Any, moves: Any) -> int:
     return most
 
 
-@njit(nogil=True)
+@njit()
 def _reach(
     items: Any,
     weights: Any,
@@ -378,7 +379,7 @@ def _reach(
     return most
 
 
-@njit(nogil=True)
+@njit()
 def _fill_up(
     seen: Any, ids: Any, left_out: Any, taken: Any, of_rank: Any, items: Any, best: Any
 ) -> None:
@@ -424,7 +425,7 @@ def _strongest(matrix: Any, most: int) -> Any:
     )
 
 
-@njit(nogil=True)
+@njit()
 def _mark_strongest(pointer: Any, columns: Any, values: Any, most: int, keep: Any) -> None:
     """Set `keep` to False for all but the `most` largest entries of each compressed row."""
     strongest, place = np.empty(most), np.empty(most, dtype=np.int64)
@@ -433,6 +434,9 @@ def _mark_strongest(pointer: Any, columns: Any, values: Any, most: int, keep: An
             continue
         found = 0
         for entry in range(pointer[row], pointer[row + 1]):
-            found = offer(strongest, place, found, values[entry], columns[entry])
+            value: Any = np.float64(values[entry])  # of which kinds the heap is compiled already
+            column: Any = np.int64(columns[entry])
+            found = offer(strongest, place, found, value, column)
         for entry in range(pointer[row], pointer[row + 1]):
-            keep[entry] = not before(strongest[0], place[0], values[entry], columns[entry])
+            value, column = np.float64(values[entry]), np.int64(columns[entry])
+            keep[entry] = not before(strongest[0], place[0], value, column)

@@ -25,7 +25,7 @@ LANES = 16
 """Attention computes so many keys at once: the last ones of a row may be none."""
 
 
-@njit(nogil=True, fastmath=FAST, forceinline=True)
+@njit(fastmath=FAST, forceinline=True)
 def _combine(weight: Any, first: int, rows: Any, n: int, width: int, out: Any) -> None:
     """`out[j] = sum_i weight[first + i] rows[i, j]` over `n` rows, for j below `width`."""
     for j in range(width):
@@ -50,7 +50,7 @@ def _combine(weight: Any, first: int, rows: Any, n: int, width: int, out: Any) -
         i += 1
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def attend(
     queries: Any,
     both: Any,
@@ -121,7 +121,7 @@ def attend(
     return shares
 
 
-@njit(nogil=True, fastmath={"contract"}, forceinline=True)
+@njit(fastmath={"contract"}, forceinline=True)
 def _products(
     query: Any, rows: Any, begin: int, n: int, first: int, own: int, sums: Any, out: Any
 ) -> None:
@@ -147,7 +147,7 @@ def _products(
         out[j] = ((t[0] + t[4]) + (t[2] + t[6])) + ((t[1] + t[5]) + (t[3] + t[7]))
 
 
-@njit(nogil=True, fastmath=FAST, forceinline=True)
+@njit(fastmath=FAST, forceinline=True)
 def _add_weighted(
     weight: Any, rows: Any, begin: int, n: int, first: int, own: int, out: Any
 ) -> None:
@@ -175,7 +175,7 @@ def _add_weighted(
         j += 1
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def attend_newest(
     queries: Any,
     read: Any,
@@ -222,7 +222,7 @@ def attend_newest(
             _add_weighted(scores[n:], further[i], 0, used, own_value, own, mixed)
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def attend_backward(
     grad: Any,
     shares: Any,
@@ -290,7 +290,7 @@ def attend_backward(
                     to_both[begin + j, width + first + c] = to_values[j, c]
 
 
-@njit(nogil=True, fastmath=FAST, forceinline=True)
+@njit(fastmath=FAST, forceinline=True)
 def _normalise(row: Any, gain: Any, shift: Any, whitened: Any, out: Any) -> Any:
     """A layer norm of one row, `whitened` times `gain` plus `shift`; 1 over its deviation."""
     d = len(row)
@@ -308,7 +308,7 @@ def _normalise(row: Any, gain: Any, shift: Any, whitened: Any, out: Any) -> Any:
     return inverse
 
 
-@njit(nogil=True, fastmath=FAST, forceinline=True)
+@njit(fastmath=FAST, forceinline=True)
 def _normalise_backward(
     grad: Any, gain: Any, whitened: Any, inverse: Any, to_gain: Any, to_shift: Any, out: Any
 ) -> None:
@@ -326,7 +326,7 @@ def _normalise_backward(
         out[c] = inverse * (grad[c] * gain[c] - mean - whitened[c] * slope)
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def add_and_norm(
     x: Any, y: Any, n: int, bits: Any, level: int, gain: Any, shift: Any, whitened: Any, out: Any
 ) -> Any:
@@ -355,7 +355,7 @@ def add_and_norm(
     return inverse
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def add_and_norm_backward(
     grad: Any,
     n: int,
@@ -383,7 +383,7 @@ def add_and_norm_backward(
             sums[2, c] += to_y[i, c]
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def embed(
     tables: Any,
     indices: Any,
@@ -435,7 +435,7 @@ def embed(
     return inverse
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def embed_backward(
     grad: Any,
     indices: Any,
@@ -475,7 +475,7 @@ def embed_backward(
             to_users[user, c] += to_row[c] * known[i]
 
 
-@njit(nogil=True, fastmath=FAST, forceinline=True)
+@njit(fastmath=FAST, forceinline=True)
 def _decayed_sums(rows: Any, counted: Any, g: Any, sums: Any, weights: Any) -> None:
     """The sums and weights of a trace after each token of a window: `sums` `[1 + n, d]` and
     `weights` `[1 + n]`, which begin with zeros.
@@ -486,11 +486,21 @@ def _decayed_sums(rows: Any, counted: Any, g: Any, sums: Any, weights: Any) -> N
                 sums[i + 1, c] = g * sums[i, c] + rows[i, c]
             weights[i + 1] = g * weights[i] + ONE
         else:
-            sums[i + 1] = sums[i]
+            for c in range(rows.shape[1]):
+                sums[i + 1, c] = sums[i, c]
             weights[i + 1] = weights[i]
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit()
+def _longest(offsets: Any) -> int:
+    """The most tokens that a window has."""
+    longest = 0
+    for b in range(len(offsets) - 1):
+        longest = max(longest, offsets[b + 1] - offsets[b])
+    return longest
+
+
+@njit(fastmath=FAST)
 def add_trace(
     x: Any,
     counted: Any,
@@ -519,7 +529,7 @@ def add_trace(
     Returns:
         1 over the deviation of each mean, `[P]`.
     """
-    n, d = np.diff(offsets).max(), x.shape[1]
+    n, d = _longest(offsets), x.shape[1]
     sums, weights = np.zeros((n + 1, d), dtype=np.float32), np.zeros(n + 1, dtype=np.float32)
     mean, trace = np.empty(d, dtype=np.float32), np.empty(d, dtype=np.float32)
     inverse = np.empty(len(asked), dtype=np.float32)
@@ -537,7 +547,7 @@ def add_trace(
     return inverse
 
 
-@njit(nogil=True, fastmath=FAST)
+@njit(fastmath=FAST)
 def add_trace_backward(
     grad: Any,
     x: Any,
@@ -558,7 +568,7 @@ def add_trace_backward(
     `[., d]` of its output: added to that of the tokens `[N, d]`, and to those of gain and shift
     `[2, d]`. Returns those of `g` and of `share`.
     """
-    n, d = np.diff(offsets).max(), x.shape[1]
+    n, d = _longest(offsets), x.shape[1]
     sums, weights = np.zeros((n + 1, d), dtype=np.float32), np.zeros(n + 1, dtype=np.float32)
     row, to_mean = np.empty(d, dtype=np.float32), np.empty(d, dtype=np.float32)
     to_sum = np.empty(d, dtype=np.float32)

@@ -23,7 +23,7 @@ from policies.base import (
     Sequences,
     right_aligned,
 )
-from policies.jit import njit
+from policies.jit import njit, read_only
 from policies.retrieval import Index, Search
 from policies.stretches import Pile, collected, stretches
 from recgpt.model import GENERATED, GPT, REAL, Layer
@@ -230,11 +230,12 @@ def recent(histories: Histories, window: int, length: int) -> tuple[IntArray, In
     """
     shape = (len(histories), length)
     tokens, segments = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
-    _recent(histories.items, histories.clicked, window, tokens, segments)
+    items, clicked = read_only(histories.items), read_only(histories.clicked)
+    _recent(items, clicked, window, tokens, segments)
     return tokens, segments
 
 
-@njit(nogil=True)
+@njit()
 def _recent(items: Any, clicked: Any, window: int, tokens: Any, segments: Any) -> None:
     for row in range(len(items)):
         place = tokens.shape[1]

@@ -66,7 +66,7 @@ def test_processes_that_come_together_compile_a_kernel_once(tmp_path: Path) -> N
 def test_where_no_file_can_be_locked_everybody_compiles(tmp_path: Path) -> None:
     (tmp_path / "kernel.py").write_text(KERNEL)
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / ".kernel.norm.compiling").mkdir()  # no file
+    (tmp_path / "cache" / ".kernel.norm.kernel.compiling").mkdir()  # no file
     place = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", WORKER],
@@ -77,6 +77,79 @@ def test_where_no_file_can_be_locked_everybody_compiles(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.split() == ["ready", "1"]
+
+
+WHOLE = """
+import part
+from policies.jit import njit
+from part import SCALE, Shape, scaled
+
+@njit()
+def total(x):
+    out = 0.0
+    for value in x:
+        out += scaled(value) + SCALE + part.OTHER
+    return out + 6.0 if Shape.SIDES == 3 else out
+"""
+
+PART = """
+from enum import IntEnum
+from policies.jit import njit
+
+SCALE, OTHER = 2.0, 5.0
+FACTOR = 1.0
+
+class Shape(IntEnum):
+    SIDES = 3
+
+@njit()
+def scaled(x):
+    return x * FACTOR
+"""
+
+USE = """
+import numpy as np
+import whole
+print(whole.total(np.full(2, 10.0)), *(sum(whole.total.stats[i].values()) for i in (1, 2)))
+"""
+
+
+def test_a_kernel_is_compiled_anew_when_what_it_is_made_of_changes_in_another_file(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "whole.py").write_text(WHOLE)
+    place = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+
+    def use(part: str, whole: str = WHOLE) -> list[float]:
+        (tmp_path / "part.py").write_text(part)
+        (tmp_path / "whole.py").write_text(whole)
+        command = [sys.executable, "-B", "-c", USE]
+        done = subprocess.run(command, env=place, capture_output=True, text=True, check=True)
+        return [float(word) for word in done.stdout.split()]
+
+    assert use(PART) == [40.0, 0, 1]  # result, found in the cache, compiled
+    assert use(PART) == [40.0, 1, 0]
+    assert use(PART.replace("x * FACTOR", "x - FACTOR")) == [38.0, 0, 1]
+    assert use(PART.replace("FACTOR = 1.0", "FACTOR = 2.0")) == [60.0, 0, 1]
+    assert use(PART.replace("SCALE, OTHER = 2.0", "SCALE, OTHER = 3.0")) == [42.0, 0, 1]
+    assert use(PART.replace("5.0", "6.0")) == [42.0, 0, 1]
+    assert use(PART.replace("SIDES = 3", "SIDES = 4")) == [34.0, 0, 1]
+    fast = PART.replace("@njit()", "@njit(error_model='numpy')")
+    assert use(fast) == [40.0, 0, 1]
+    # Nothing of it has changed: other lines of the two files have.
+    assert use(f"{fast}\nUNUSED = 1\n", f"# a line more\n{WHOLE}") == [40.0, 1, 0]
+
+
+def test_a_kernel_answers_python_and_other_kernels_alike(tmp_path: Path) -> None:
+    (tmp_path / "kernel.py").write_text(KERNEL)
+    place = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+    use = "import kernel, numpy as np; print(kernel.norm(np.full(4, 2.0))**2, kernel.half(8.0))"
+    for _ in range(2):  # compiled, and read from the cache
+        command = [sys.executable, "-c", use]
+        done = subprocess.run(command, env=place, capture_output=True, text=True, check=True)
+        norm, half = map(float, done.stdout.split())
+        assert abs(norm - 8.0) < 1e-12
+        assert half == 4.0
 
 
 def test_a_call_does_not_answer_for_kernels_that_are_compiled_meanwhile() -> None:

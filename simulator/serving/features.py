@@ -20,6 +20,15 @@ _SMOOTH = 5.0
 
 
 @njit()
+def _largest(groups: Any) -> int:
+    largest = 0
+    for kind in range(groups.shape[0]):
+        for item in range(groups.shape[1]):
+            largest = max(largest, groups[kind, item])
+    return largest
+
+
+@njit()
 def _count(
     items: Any, clicked: Any, groups: Any, shown: Any, clicks: Any, last: Any
 ) -> tuple[int, int]:
@@ -98,7 +107,7 @@ def score(
         rate, weight: overall click rate; weight of watch time.
         out: `[B, n]`.
     """
-    size = groups.max() + 1
+    size = _largest(groups) + 1
     shown, clicks = np.zeros((2, size), dtype=np.int64), np.zeros((2, size), dtype=np.int64)
     last = np.zeros((2, size), dtype=np.int64)
     dynamic = np.empty(N_DYNAMIC)
@@ -145,7 +154,7 @@ def logged(
         static, groups, rate: as in `score`.
         out: `[R, S + N_DYNAMIC]`.
     """
-    size = groups.max() + 1
+    size = _largest(groups) + 1
     shown, clicks = np.zeros((2, size), dtype=np.int64), np.zeros((2, size), dtype=np.int64)
     last = np.zeros((2, size), dtype=np.int64)
     s = static.shape[1]
@@ -156,6 +165,7 @@ def logged(
             end -= 1
         begin = max(starts[i], end - window)
         n, total = _count(items[begin:end], clicked[begin:end], groups, shown, clicks, last)
-        out[i, :s] = static[items[row]]
+        for f in range(s):
+            out[i, f] = static[items[row], f]
         _dynamic(items[row], n, total, rate, groups, shown, clicks, last, out[i, s:])
         _forget(items[begin:end], groups, shown, clicks, last)

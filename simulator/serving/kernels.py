@@ -42,6 +42,13 @@ def _counting_sort(key: Any, low: int, width: int) -> Any:
     return order
 
 
+def _bits(values: Array) -> Array:
+    """The same memory as unsigned integers: what is only moved takes one kernel for all types of a
+    width.
+    """
+    return values.view(f"u{values.dtype.itemsize}")
+
+
 def rows_of_runs(starts: Array, lengths: Array, total: int) -> Array:
     """The numbers from `starts[i]` to `starts[i] + lengths[i] - 1` one after another, `[total]`."""
     out = np.empty(total, dtype=np.int64)
@@ -61,7 +68,7 @@ def _rows_of_runs(starts: Any, lengths: Any, out: Any) -> None:
 def repeat(values: Array, order: Array, lengths: Array, total: int) -> Array:
     """`values[order[i]]`, `lengths[i]` times, one after another, `[total]`."""
     out = np.empty(total, dtype=values.dtype)
-    _repeat(values, order, lengths, out)
+    _repeat(_bits(values), order, lengths, _bits(out))
     return out
 
 
@@ -94,7 +101,7 @@ def _places(lengths: Any, out: Any) -> None:
 def take(values: Array, index: Array) -> Array:
     """`values[index]`, without a copy of a narrow `index`."""
     out = np.empty(len(index), dtype=values.dtype)
-    _take(values, index, out)
+    _take(_bits(values), index, _bits(out))
     return out
 
 
@@ -104,9 +111,15 @@ def _take(values: Any, index: Any, out: Any) -> None:
         out[i] = values[index[i]]
 
 
+def pack(block: Array, shown: Array, out: Array) -> None:
+    """The first `shown[b]` values of each row of `block` `[B, k]` one after another in `out`, of
+    the same type.
+    """
+    _pack(_bits(block), shown, _bits(out))
+
+
 @njit()
-def pack(block: Any, shown: Any, out: Any) -> None:
-    """The first `shown[b]` values of each row of `block` `[B, k]` one after another."""
+def _pack(block: Any, shown: Any, out: Any) -> None:
     at = 0
     for b in range(len(shown)):
         for j in range(shown[b]):
@@ -216,7 +229,7 @@ def best(items: Any, scores: Any, places: Any) -> bool:
         places: `[B, k]`, filled from the left; -1 on entry.
     """
     k = places.shape[1]
-    is_whole = items.shape[1] == k
+    is_whole: bool = items.shape[1] == k
     for b in range(items.shape[0]):
         n = 0
         for j in range(items.shape[1]):

@@ -25,7 +25,7 @@ NIBBLE = 4
 """Units of which the sums over every subset are made once: 16 of them."""
 
 
-@njit(nogil=True)
+@njit()
 def _dot(x: Any, y: Any) -> Any:
     """The inner product of two vectors, in four sums that run beside one another."""
     s0, s1, s2, s3, whole = 0.0, 0.0, 0.0, 0.0, len(x) // 4 * 4
@@ -39,7 +39,7 @@ def _dot(x: Any, y: Any) -> Any:
     return (s0 + s1) + (s2 + s3)
 
 
-@njit(nogil=True)
+@njit()
 def add_groups(block: Any, group: Any, count: Any, shift: Any, total: Any, gram: Any) -> None:
     """Add a stretch of units to the sums of their groups, values less the group's `shift`.
 
@@ -60,7 +60,9 @@ def add_groups(block: Any, group: Any, count: Any, shift: Any, total: Any, gram:
             start[g + 1] += 1
     for g in range(k):
         start[g + 1] += start[g]
-    order, place = np.empty(start[k], dtype=np.int64), start[:-1].copy()
+    order, place = np.empty(start[k], dtype=np.int64), np.empty(k, dtype=np.int64)
+    for g in range(k):
+        place[g] = start[g]
     for unit in range(len(group)):
         g = group[unit]
         if 0 <= g < k:
@@ -78,7 +80,8 @@ def add_groups(block: Any, group: Any, count: Any, shift: Any, total: Any, gram:
                 values[unit] = column[own[unit]]
             if count[g] == 0:
                 shift[g, i] = _dot(values, ones[:n]) / n
-            values -= shift[g, i]
+            for unit in range(n):
+                values[unit] -= shift[g, i]
             total[g, i] += _dot(values, ones[:n])
             for j in range(i + 1):
                 gram[g, i, j] += _dot(values, away[j, :n])
@@ -86,7 +89,7 @@ def add_groups(block: Any, group: Any, count: Any, shift: Any, total: Any, gram:
         count[g] += n
 
 
-@njit(nogil=True)
+@njit()
 def _add_heads(packed: Any, values: Any, sums: Any) -> None:
     """Sums of coins that lie as bits, `[units / 8, R]`, and `values` `[units, 4]`, both
     filled up with zeros.
@@ -124,7 +127,7 @@ def sums_of_heads(heads: npt.NDArray[Any], values: Floats) -> tuple[Floats, Floa
     return np.bitwise_count(bits).sum(axis=1, dtype=np.float64), sums
 
 
-@njit(nogil=True)
+@njit()
 def add_draws(
     values: Any, group: Any, first: Any, seed: Any, purpose: Any, lane: Any, limits: Any, sums: Any
 ) -> None:
@@ -173,7 +176,8 @@ def add_draws(
                 for limit in limits:
                     for r in range(DRAWS):
                         counts[r] += bits[r] >= limit
-                often[:] = counts
+                for r in range(DRAWS):
+                    often[r] = counts[r]
                 of_group = sums[block, group[unit]]
                 for at in range(start[i], start[i + 1]):
                     own, one = of_group[column[at]], value[at]

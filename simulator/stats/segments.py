@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from policies.elementary import log
+from policies.elementary import logs
 from simulator.stats import intervals, verdict
 from simulator.stats.contrasts import TableMoments
 from simulator.stats.moments import Moments
@@ -173,7 +173,7 @@ def heterogeneity(parts: list[Moments]) -> tuple[float, int, float]:
     if len(varied) < 2:
         return float("nan"), 0, float("nan")
     if len({float(np.sign(mean)) for m in varied for mean in (m.control, m.treatment)}) == 1:
-        effect = np.array([log(m.treatment / m.control) for m in varied])
+        effect = logs([m.treatment / m.control for m in varied])
         variance = np.array([intervals.log_variance(m) for m in varied])
     else:
         effect = np.array([m.lift for m in varied])

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from policies.elementary import exps, log, log1p, logs, logs1p
+from policies.elementary import exps, logs, logs1p
 from policies.products import matmul
 from simulator.stats import intervals, tests
 from simulator.stats.contrasts import TableMoments, UnitInfluence, influences
@@ -42,7 +42,7 @@ def mixture_boundary(information: Number, planned: float, alpha: float = ALPHA) 
     section 2.5).
     """
     r = _mixing(planned, alpha)
-    return np.sqrt((1.0 + r / information) * (logs1p(information / r) - 2.0 * log(alpha)))
+    return np.sqrt((1.0 + r / information) * (logs1p(information / r) - 2.0 * logs(alpha)))
 
 
 def always_valid_p(z: Floats, information: Floats, planned: float, alpha: float = ALPHA) -> Floats:
@@ -66,7 +66,7 @@ def inverse_likelihood_ratio(
 
 
 def _mixing(planned: float, alpha: float) -> float:
-    return float(planned / (-2.0 * log(alpha) + log1p(-2.0 * log(alpha))))
+    return float(planned / (-2.0 * logs(alpha) + logs1p(-2.0 * logs(alpha))))
 
 
 def clock(correlations: Floats) -> Floats:

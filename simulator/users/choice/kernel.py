@@ -120,10 +120,14 @@ def _new_interest(
     it, length 1.
     """
     n = len(out)
-    tag = int(
-        np.searchsorted(truth.tag_cdf, uniform(seed, _WORLD, user, INTEREST + age, m), side="right")
-    )
-    tag = min(tag, len(truth.tag_cdf) - 1)
+    place = uniform(seed, _WORLD, user, INTEREST + age, m)
+    tag, end = 0, len(truth.tag_cdf) - 1  # the first tag whose sum is above it, the last at most
+    while tag < end:
+        middle = (tag + end) >> 1
+        if truth.tag_cdf[middle] <= place:
+            tag = middle + 1
+        else:
+            end = middle
     _normal(_words(seed, _WORLD, user, INTEREST + age, (m + 1) * 256, n), out)
     norm = 0.0
     for d in range(n):
@@ -193,7 +197,9 @@ def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
     """Weights of the interests, the largest 1 before the session's `focus` (-1: none) takes
     `strength` of the others.
     """
-    top = logits.max()
+    top = logits[0]
+    for m in range(len(logits)):
+        top = max(top, logits[m])
     for m in range(len(logits)):
         out[m] = exp(logits[m] - top) * (1.0 if focus < 0 or m == focus else 1.0 - strength)
 
@@ -370,7 +376,10 @@ def wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, rows: Int
             weigh(logits[u], -1, 0.0, weights[u])
             focus[u] = -1
             if law.focus > 0.0:
-                mark = uniform(seed, _DRIFT, user, session[u], 512) * weights[u].sum()
+                total = 0.0
+                for m in range(weights.shape[1]):
+                    total += weights[u, m]
+                mark = uniform(seed, _DRIFT, user, session[u], 512) * total
                 m = 0
                 while m < weights.shape[1] - 1 and mark >= weights[u, m]:
                     mark -= weights[u, m]
@@ -457,7 +466,9 @@ def best_estimates(
     # In float32 a match is off by less than D + M + 8 roundings of 2^-23 (Higham 2002, section 3.1)
     rounding = (n_places + n + 8) * 2.0**-22 * (1.0 + total)
     most_error = noise * 3.4641016151377544 + rounding
-    most_author = authors.max()
+    most_author = authors[0]
+    for author in range(len(authors)):
+        most_author = max(most_author, authors[author])
 
     found, bound = 0, -np.inf
     best, best_items = np.empty(len(items)), np.empty(len(items), dtype=np.int64)
@@ -488,8 +499,10 @@ def best_estimates(
     if found < len(best):
         heapify(best, best_items, found)
     unheap(best, best_items, found)
-    items[:], values[:] = 0, -np.inf
-    items[:found], values[:found] = best_items[:found], best[:found]
+    for j in range(len(items)):
+        items[j], values[j] = 0, -np.inf
+        if j < found:
+            items[j], values[j] = best_items[j], best[j]
 
 
 @njit()

@@ -222,6 +222,6 @@ def _words_of(reaction: int) -> tuple[int, int]:
 def _reaction(reaction: Any) -> tuple[float, float, float]:
     if not reaction.enabled:
         return -math.inf, 0.0, 0.0
-    from policies.elementary import log
+    from policies.elementary import logs
 
-    return log(reaction.rate / (1.0 - reaction.rate)), reaction.affinity, reaction.unclicked
+    return float(logs(reaction.rate / (1.0 - reaction.rate))), reaction.affinity, reaction.unclicked
