@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -135,3 +136,8 @@ def amazon(user: str, item: str, t: int, **more: Any) -> dict[str, Any]:
 
 def yelp(user: str, item: str, t: int, **more: Any) -> dict[str, Any]:
     return {"user_id": user, "business_id": item, "date": f"2019-05-01 10:00:{t:02}", **more}
+
+
+def reviews(rows: list[dict[str, Any]]) -> list[str]:
+    """The lines of a dump of reviews."""
+    return [json.dumps(row) for row in rows]
