@@ -82,8 +82,9 @@ def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int
     is_wide = seen.shape[1] > WIDE
     hidden = np.full(n_items + 1 if is_wide else 0, -1, dtype=np.int32)
     for b in range(items.shape[0]):
+        before = seen[b]  # once: each cut of a row is an atomic count of references
         if is_wide:
-            for item in seen[b]:
+            for item in before:
                 hidden[item] = b
         for j in range(items.shape[1]):
             item, score = items[b, j], scores[b, j]
@@ -97,7 +98,7 @@ def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int
                 continue
             if j > 0 and items[b, j - 1] == 0:
                 return GAP, b, j
-            if hidden[item] == b if is_wide else _is_among(item, seen[b]):
+            if hidden[item] == b if is_wide else _is_among(item, before):
                 return SEEN_ITEM, b, j
             if mark[item] == b:
                 return REPEATED_ITEM, b, j

@@ -138,21 +138,23 @@ def remember(items: Any, clicked: Any, rows: Any, slate: Any, click: Any, shown:
         slate, click, shown: `[B, k]` items, `[B, k]` int8 and `[B]` of the block.
     """
     width = items.shape[1]
-    old_items, old_clicked = (
-        np.empty(width, dtype=items.dtype),
-        np.empty(width, dtype=clicked.dtype),
-    )
+    whole_items = np.empty(width + slate.shape[1], dtype=items.dtype)
+    whole_clicked = np.empty(width + slate.shape[1], dtype=clicked.dtype)
     for b in range(len(rows)):
-        its, marks = items[rows[b]], clicked[rows[b]]
-        new = min(shown[b], width)
-        skip = shown[b] - new
-        _copy(its, old_items)  # to a place of its own and back: loops that LLVM vectorises
-        _copy(marks, old_clicked)
-        _copy(old_items[new:], its)
-        _copy(old_clicked[new:], marks)
+        row, new = rows[b], shown[b]
+        # To a place of its own, with what is new behind it, and back: loops that LLVM vectorises.
+        for j in range(width):
+            whole_items[j] = items[row, j]
+        for j in range(width):
+            whole_clicked[j] = clicked[row, j]
         for j in range(new):
-            its[width - new + j] = slate[b, skip + j]
-            marks[width - new + j] = click[b, skip + j] == 1
+            whole_items[width + j] = slate[b, j]
+            whole_clicked[width + j] = click[b, j] == 1
+        last_items, last_clicked = whole_items[new:], whole_clicked[new:]
+        for j in range(width):
+            items[row, j] = last_items[j]
+        for j in range(width):
+            clicked[row, j] = last_clicked[j]
 
 
 @njit()
@@ -166,15 +168,16 @@ def push(memory: Any, rows: Any, values: Any, shown: Any) -> None:
         values, shown: `[B, k]` and `[B]` of the block.
     """
     width = memory.shape[1]
-    old = np.empty(width, dtype=memory.dtype)
+    whole = np.empty(width + values.shape[1], dtype=memory.dtype)
     for b in range(len(rows)):
-        row = memory[rows[b]]
-        new = min(shown[b], width)
-        skip = shown[b] - new
-        _copy(row, old)
-        _copy(old[new:], row)
+        row, new = rows[b], shown[b]
+        for j in range(width):
+            whole[j] = memory[row, j]
         for j in range(new):
-            row[width - new + j] = values[b, skip + j]
+            whole[width + j] = values[b, j]
+        last = whole[new:]
+        for j in range(width):
+            memory[row, j] = last[j]
 
 
 @njit()
@@ -246,7 +249,7 @@ def best(items: Any, scores: Any, places: Any) -> bool:
             is_whole &= at == j
             n = min(n + 1, k)
         is_whole &= n == k
-    return is_whole
+    return bool(is_whole)
 
 
 @njit()
