@@ -4,8 +4,8 @@
 both sides in one run. `python -m benchmarks.policies level sasrec --data Beauty.txt --param
 loss.kind=softmax`: leave-one-out, full ranking, the history masked; a system of `abtest reproduce`,
 such as "Best committee", is fitted as there. Data: lines `user item item ...` in time order.
-`python -m benchmarks.policies products`: our product with its fixed order beside numpy's, and the
-requests it serves. Machines and neighbours differ: compare speeds of one run only.
+`python -m benchmarks.policies products`: our products with their fixed orders beside numpy's and
+torch's. Machines and neighbours differ: compare speeds of one run only.
 """
 
 from __future__ import annotations
@@ -183,11 +183,13 @@ def level(file: Path, name: str, params: Mapping[str, Any], seed: int) -> None:
 
 
 def products(rounds: int = 5) -> None:
-    """Print the CPU time of one thread of `policies.products.matmul` and of numpy's product of the
-    same operands, best of some rounds.
+    """Print the CPU time of one thread of `policies.products.matmul` beside numpy's product of the
+    same operands, and of `policies.affine` beside torch's linear map, best of some rounds.
     """
     import threadpoolctl
+    import torch
 
+    from policies.affine import Affine, room
     from policies.products import matmul
 
     kernel = next(
@@ -196,13 +198,13 @@ def products(rounds: int = 5) -> None:
         if info["internal_api"] == "openblas"
     )
 
-    def best(compute: Callable[[], object]) -> float:
+    def best(compute: Callable[[], object], times: int = 10) -> float:
         seconds = []
         for _ in range(rounds + 1):
             start = time.process_time()
-            for _ in range(10):
+            for _ in range(times):
                 compute()
-            seconds.append((time.process_time() - start) / 10)
+            seconds.append((time.process_time() - start) / times)
         return min(seconds[1:])
 
     random = np.random.default_rng(0)
@@ -228,6 +230,17 @@ def products(rounds: int = 5) -> None:
                 f"{b:5} x {d:5} x {n:5} {dtype.__name__}  ours {1e3 * mine:8.3f}  numpy"
                 f" {1e3 * theirs:8.3f}  ratio {mine / theirs:5.2f}"
             )
+    print("maps of served networks, GFLOP/s")
+    torch.set_num_threads(1)
+    for b, d, n in ((8, 64, 192), (64, 64, 192), (64, 100, 300), (1024, 64, 128)):
+        layer, x = torch.nn.Linear(d, n), room(b, d)
+        x[:] = random.standard_normal((b, d))
+        tensor, affine = torch.from_numpy(x), Affine.of(layer.weight, layer.bias)
+        with torch.inference_mode():
+            mine = best(lambda affine=affine, x=x, b=b: affine(x, b), 1000)
+            theirs = best(lambda layer=layer, tensor=tensor: layer(tensor), 1000)
+        speeds = (2e-9 * b * d * n / seconds for seconds in (mine, theirs))
+        print("{:5} x {:5} x {:5}  ours {:4.0f}  torch {:4.0f}".format(b, d, n, *speeds))
 
 
 def nested(pairs: list[str]) -> dict[str, Any]:
@@ -265,7 +278,7 @@ def main() -> None:
     good.add_argument("--data", type=Path, required=True)
     good.add_argument("--param", action="append", default=[], metavar="KEY=VALUE")
     good.add_argument("--seed", type=int, default=0)
-    commands.add_parser("products", help="our product beside numpy's")
+    commands.add_parser("products", help="our products beside numpy's and torch's")
     given = parser.parse_args()
     if given.command == "products":
         products()

@@ -24,7 +24,7 @@ LEAST = np.float32(-126)
 
 
 @njit(fastmath=FAST, forceinline=True)
-def _factor(x: Any, powers: Any, j: int) -> Any:
+def factor(x: Any, powers: Any, j: int) -> Any:
     """`2^x = factor * 2^k` for x within -126..126: the factor; the bits of 2^k are made in
     `powers[j]`.
 
@@ -52,52 +52,12 @@ def exponentials(scores: Any, n: int, powers: Any, factors: Any) -> Any:
     for j in range(n):
         top = max(top, scores[j])
     for j in range(n):
-        scores[j] = _factor(max((scores[j] - top) * LOG2_E, LEAST), powers, j)
+        scores[j] = factor(max((scores[j] - top) * LOG2_E, LEAST), powers, j)
     total = ZERO
     for j in range(n):
         scores[j] *= factors[j]
         total += scores[j]
     return top, total
-
-
-@njit(fastmath=FAST, forceinline=True)
-def _sigmoid(x: Any, n: int, powers: Any, factors: Any) -> None:
-    """`1 / (1 + exp(-x[:n]))` in place; `powers` and `factors` as in `exponentials`."""
-    for j in range(n):
-        x[j] = _factor(min(max(-x[j] * LOG2_E, LEAST), -LEAST), powers, j)
-    for j in range(n):
-        x[j] = ONE / (ONE + x[j] * factors[j])
-
-
-@njit(fastmath=FAST)
-def recur(inputs: Any, products: Any, is_real: Any, before: Any, after: Any) -> None:
-    """One step of gated recurrent units, as torch's GRU has them:
-    r = s(a_r + b_r), z = s(a_z + b_z), n = tanh(a_n + r b_n), h' = (1 - z) n + z h.
-
-    Args:
-        inputs, products: `[B, 3 d]` a and b, of the input and of the state h, with their biases.
-        is_real: `[B]` whether a row has an input; else its state stays.
-        before, after: `[B, d]` h and h', the second an output.
-    """
-    d = before.shape[1]
-    gates, new = np.empty(2 * d, dtype=np.float32), np.empty(d, dtype=np.float32)
-    powers = np.empty(2 * d, dtype=np.int32)
-    factors = powers.view(np.float32)
-    for i in range(len(before)):
-        if not is_real[i]:
-            for c in range(d):
-                after[i, c] = before[i, c]
-            continue
-        for c in range(2 * d):
-            gates[c] = inputs[i, c] + products[i, c]
-        _sigmoid(gates, 2 * d, powers, factors)
-        # tanh(x) = 2 s(2 x) - 1
-        for c in range(d):
-            new[c] = np.float32(2) * (inputs[i, 2 * d + c] + gates[c] * products[i, 2 * d + c])
-        _sigmoid(new, d, powers, factors)
-        for c in range(d):
-            candidate = np.float32(2) * new[c] - ONE
-            after[i, c] = candidate + gates[d + c] * (before[i, c] - candidate)
 
 
 @njit(fastmath=FAST, forceinline=True)

@@ -23,8 +23,8 @@ import numpy as np
 from policies.base import FloatArray, Histories, IntArray, Params
 from policies.validation import K, discount
 
-CHUNK = 1024
-"""Requests whose states are remembered at once."""
+CHUNK = 256
+"""Requests whose states are remembered at once: few enough for these to stay in the cache."""
 
 BEAMS = (1, 2, 5)
 SHARES = (0.0, 0.0625, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0)

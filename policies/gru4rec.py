@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor
 
+from policies.affine import Affine
+from policies.base import FloatArray, IntArray
 from policies.dropout import Dropout
-from policies.layers import Recurrent, initialise
+from policies.layers import Recurrent, initialise, is_served_compiled
 from policies.operators import Embedding, Linear
 from policies.sequence import SequenceNetwork, SequencePolicy
 
@@ -33,11 +36,13 @@ class GRU4RecNetwork(SequenceNetwork):
         hidden: Tensor = self.output(self.recurrent(self.dropout(self.items(items)), items))
         return hidden
 
-    def last(self, items: Tensor, user: Tensor) -> Tensor:
-        """As `Network.last`."""
-        state = self.recurrent.last(self.dropout(self.items(items)), items)
-        hidden: Tensor = self.output(state)[:, None]
-        return hidden
+    def queries(self, items: IntArray, user: IntArray) -> FloatArray:
+        """As `Network.queries`; on a CPU step by step, without padding."""
+        if not is_served_compiled(self.items.weight):
+            return super().queries(items, user)
+        state = self.recurrent.last(self.items.weight.detach().numpy(), items)
+        hidden = Affine.of(self.output.weight, self.output.bias)(state, len(items))
+        return np.ascontiguousarray(hidden[: len(items), None, : self.output.out_features])
 
     def vectors(self) -> Tensor:
         """The input item vectors, or those of the output layer."""

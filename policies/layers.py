@@ -4,15 +4,20 @@ here.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from policies.base import PADDING
+from policies.base import PADDING, FloatArray, IntArray
+from policies.blocks import widths
 from policies.dropout import Dropout
 from policies.operators import Embedding, Linear
+
+if TYPE_CHECKING:
+    from policies.unpadded import BlockReader
 
 Activation = Literal["relu", "gelu"]
 Norm = Literal["pre", "post"]
@@ -42,6 +47,13 @@ def attention_mask(items: Tensor, *, causal: bool) -> Tensor:
     if causal:
         allowed = allowed & torch.ones(length, length, dtype=torch.bool, device=items.device).tril()
     return allowed | torch.eye(length, dtype=torch.bool, device=items.device)
+
+
+def is_served_compiled(weight: Tensor) -> bool:
+    """Whether a network with this weight is served by compiled loops (`policies.unpadded`,
+    `policies.recurrence`), where it is of their form: on a CPU, in single precision.
+    """
+    return weight.device.type == "cpu" and weight.dtype == torch.float32
 
 
 def running_sum(x: Tensor) -> Tensor:
@@ -80,35 +92,29 @@ class Recurrent(nn.Module):
         out: Tensor = states.gather(1, back.expand(-1, -1, states.shape[2]))
         return out
 
-    def last(self, x: Tensor, items: Tensor) -> Tensor:
-        """The state after the last place, `[B, hidden]`, for serving.
+    def last(self, table: FloatArray, items: IntArray) -> FloatArray:
+        """The state after the last place, `[N, hidden]`, the first B rows, for serving on a CPU:
+        the same bytes for a row however rows are batched.
 
-        On a CPU the pass is written out, step by step: torch's own takes ten calls of operators a
-        step, on rows that are no whole vectors.
+        Args:
+            table: `[n_items + 1, width]` the input vectors of items.
+            items: `[B, L]`, 0 = padding.
         """
-        if x.device.type != "cpu":
-            whole: Tensor = self(x, items)
-            return whole[:, -1]
-        from policies.compiled import recur
+        from policies.affine import Affine, room
+        from policies.recurrence import run
 
-        batch, length = items.shape
-        lengths = (items != PADDING).sum(1)
-        lengths[lengths == 0] = length  # as `forward` reads what is padding alone
-        steps = torch.arange(length)
-        place = (steps[:, None] + length - lengths) % length + length * torch.arange(batch)
-        x = x.flatten(0, 1).index_select(0, place.flatten())
-        has_input = (steps[:, None] < lengths).numpy()
-        longest, hidden = int(lengths.max()), self.units.hidden_size
-        states = x.new_zeros(length + 1, batch, hidden)
-        products = x.new_empty(batch, 3 * hidden)
+        n, length = items.shape
+        lengths = (items != PADDING).sum(axis=1)
+        # A block that holds no item is read at its least width, as padding that counts
+        lengths[lengths == 0] = widths(length)[0]
+        order = np.argsort(-lengths, kind="stable")
+        layers = []
         for of_input, of_state, input_bias, state_bias in self.units.all_weights:
-            inputs = functional.linear(x, of_input, input_bias).view(length, batch, -1)
-            a, b, h = (tensor.numpy() for tensor in (inputs, products, states))
-            for t in range(longest):
-                torch.addmm(state_bias, states[t], of_state.T, out=products)
-                recur(a[t], b, has_input[t], h[t], h[t + 1])
-            x = states[1:].flatten(0, 1)  # what the next layer reads, before it writes there
-        return states[longest]
+            entering, state = Affine.of(of_input, input_bias), Affine.of(of_state, state_bias)
+            layers.append((entering.panels, entering.bias, state.panels, state.bias))
+        out = room(n, self.units.hidden_size)
+        run(table, items, lengths, order, tuple(layers), out)
+        return out
 
 
 class AdditiveAttention(nn.Module):
@@ -209,6 +215,22 @@ class Block(nn.Module):
         self.attention_norm, self.inner_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.activation = functional.relu if activation == "relu" else functional.gelu
         self.dropout = Dropout(dropout)
+
+    def reader(self) -> BlockReader:
+        """The block as it is served, with the weights of now."""
+        from policies.unpadded import BlockReader
+
+        attention, norms = self.attention, (self.attention_norm, self.inner_norm)
+        return BlockReader(
+            attention.inputs,
+            attention.output,
+            self.first,
+            self.second,
+            norms,
+            self.activation,
+            attention.heads,
+            self.pre,
+        )
 
     def _network(self, x: Tensor) -> Tensor:
         out: Tensor = self.second(self.activation(self.first(x)))

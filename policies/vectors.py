@@ -75,6 +75,21 @@ class Network(nn.Module, ABC):
             `[B, I, d]`, one for each of the model's interests.
         """
 
+    def queries(self, items: IntArray, user: IntArray) -> FloatArray:
+        """`last` of arrays of any number of rows: the same bytes for a row however they are
+        batched.
+
+        In blocks of fixed shapes; a network that reads histories without padding says so itself.
+        """
+        there = device_of(self)
+
+        def compute(items: IntArray, user: IntArray) -> FloatArray:
+            tensors = (torch.from_numpy(array).to(there) for array in (items, user))
+            vectors: FloatArray = self.last(*tensors).float().cpu().numpy()
+            return vectors
+
+        return by_length(compute, items, user, size=rows_on(there))
+
     def vectors(self) -> Tensor:
         """The item vectors `[n_items + 1, d]` that query vectors are multiplied with; row 0 is
         never a candidate.
@@ -409,19 +424,11 @@ class VectorPolicy(NetworkPolicy, ABC):
 
     def queries(self, histories: Histories) -> FloatArray:
         """Query vectors `[B, I, d]`, the same bytes for a request however requests are batched."""
-        network = self.answering_
-        there = device_of(network)
-
-        def compute(items: IntArray, user: IntArray) -> FloatArray:
-            tensors = (torch.from_numpy(array).to(there) for array in (items, user))
-            vectors: FloatArray = network.last(*tensors).float().cpu().numpy()
-            return vectors
-
+        network: Network = self.answering_
         is_known = (histories.user >= 0) & (histories.user < self.n_users_)
         user = np.where(is_known, histories.user + 1, 0)
         with one_thread(), torch.inference_mode():
-            clicks = histories.clicks(self.reads())
-            return by_length(compute, clicks, user, size=rows_on(there))
+            return network.queries(histories.clicks(self.reads()), user)
 
     def recall(self, histories: Histories, k: int, seed: int) -> Slates:
         """The k unseen items of largest inner product with the query vector (the nearest one, where

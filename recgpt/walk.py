@@ -273,13 +273,14 @@ class Walk:
             out = np.empty((*clicked.shape, 1, first.shape[1]), dtype=np.float32)
             for start in range(0, n, self.size):
                 rows = slice(start, start + self.size)
+                stands = read.rows(rows)
                 for b in range(clicked.shape[1]):
                     best = clicked[rows, b : b + 1]
                     longer = (
                         np.append(tokens[rows, 1:], best, axis=1),
                         np.append(segments[rows, 1:], np.full_like(best, REAL), axis=1),
                     )
-                    again = read.rows(rows).each(lambda tensor: tensor)
+                    again = stands.each(lambda tensor: tensor)
                     hidden = self._step(again, longer, users[rows])
                     out[rows, b, 0] = queries(hidden, len(best))
             return out

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from policies.base import Catalogue, Fitting, Histories, Sequences, right_aligned
+from policies.base import Catalogue, Fitting, Histories, IntArray, Sequences, right_aligned
 from policies.bert4rec import BERT4Rec
 from policies.bpr import BPR
 from policies.comirec import ComiRec
@@ -23,7 +23,7 @@ from policies.sasrec import SASRec
 from policies.sequence import Windows
 from policies.stamp import STAMP
 from policies.train import Training
-from policies.vectors import VectorPolicy
+from policies.vectors import Network, VectorPolicy
 
 ITEMS = 40
 
@@ -184,17 +184,49 @@ def test_padding_and_unclicked_impressions_change_nothing(
     np.testing.assert_array_equal(policy.queries(longer), policy.queries(plain))
 
 
-@pytest.mark.parametrize("layers", [1, 2])
-def test_the_written_out_recurrent_pass_is_that_of_training(layers: int) -> None:
+UNPADDED: dict[str, VectorPolicy] = {
+    "two blocks": SASRec(width=16, length=20, blocks=2),
+    "one block, two heads": SASRec(width=20, length=20, inner=36, heads=2, blocks=1),
+    "norms after": SASRec(length=20, heads=2, blocks=3, norm="post", activation="gelu"),
+    "one recurrent layer": GRU4Rec(width=16, length=20, hidden=21),
+    "two recurrent layers": GRU4Rec(length=20, hidden=40, layers=2),
+}
+"""What is served without padding, in all its forms."""
+
+
+def unpadded(policy: VectorPolicy) -> tuple[Network, IntArray]:
+    """A network with weights of all sizes, and histories of no item, of one, of all lengths."""
     torch.manual_seed(0)
-    network = GRU4Rec(width=16, hidden=21, layers=layers).network(0, ITEMS).eval()
-    for name, weight in network.recurrent.named_parameters():
-        torch.nn.init.normal_(weight, std=2.0 if "bias" in name else 0.5)
-    items = torch.tensor([[0, 0, 0, 0, 5], [0, 0, 3, 1, 4], [1, 2, 3, 4, 5], [0, 0, 0, 0, 0]])
-    users = torch.zeros(len(items), dtype=torch.long)
+    network = policy.network(0, ITEMS).eval()
+    for name, weight in network.named_parameters():
+        if name != "items.weight":
+            torch.nn.init.normal_(weight, std=1.0 if "bias" in name else 0.3)
+    items = np.random.default_rng(0).integers(1, ITEMS + 1, (90, 20))
+    items[np.arange(20) < 20 - np.arange(90)[:, None] % 21] = 0
+    return network, items
+
+
+@pytest.mark.parametrize("policy", UNPADDED.values(), ids=UNPADDED)
+def test_histories_without_padding_are_read_as_with_it(policy: VectorPolicy) -> None:
+    network, items = unpadded(policy)
+    user = np.zeros(len(items), dtype=np.int64)
     with torch.inference_mode():
-        whole, last = network(items, users), network.last(items, users)
-    torch.testing.assert_close(last, whole[:, -1:], rtol=1e-5, atol=1e-6)
+        padded, own = Network.queries(network, items, user), network.queries(items, user)
+    np.testing.assert_allclose(own, padded, rtol=2e-4, atol=2e-5)
+    assert own.dtype == np.float32
+    assert own.shape == (90, 1, policy.width)
+
+
+@pytest.mark.parametrize("policy", UNPADDED.values(), ids=UNPADDED)
+def test_a_history_without_padding_is_the_same_bits_in_any_company(policy: VectorPolicy) -> None:
+    network, items = unpadded(policy)
+    random = np.random.default_rng(1)
+    with torch.inference_mode():
+        whole = network.queries(items, np.zeros(90, dtype=np.int64))
+        for n in (1, 2, 7, 33, 64, 89):
+            rows = random.permutation(90)[:n]
+            again = network.queries(items[rows], np.zeros(n, dtype=np.int64))
+            np.testing.assert_array_equal(again, whole[rows])
 
 
 @pytest.mark.parametrize("name", CAUSAL)
