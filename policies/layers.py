@@ -93,12 +93,18 @@ class Recurrent(nn.Module):
         return out
 
     def last(self, table: FloatArray, items: IntArray) -> FloatArray:
-        """The state after the last place, `[N, hidden]`, the first B rows, for serving on a CPU:
-        the same bytes for a row however rows are batched.
+        """The state after the last place, for serving on a CPU: the same bytes for a row however
+        rows are batched.
 
         Args:
             table: `[n_items + 1, width]` the input vectors of items.
             items: `[B, L]`, 0 = padding.
+
+        Returns:
+            `[N, hidden]`, the first B rows.
+
+        Raises:
+            IndexError: an item without a vector.
         """
         from policies.affine import Affine, room
         from policies.recurrence import run
@@ -113,7 +119,11 @@ class Recurrent(nn.Module):
             entering, state = Affine.of(of_input, input_bias), Affine.of(of_state, state_bias)
             layers.append((entering.panels, entering.bias, state.panels, state.bias))
         out = room(n, self.units.hidden_size)
-        run(table, items, lengths, order, tuple(layers), out)
+        wrong = run(table, items, lengths, order, tuple(layers), out)
+        if wrong >= 0:
+            raise IndexError(
+                f"items are 1..{len(table) - 1}, or 0 for none; got {items[wrong].tolist()}"
+            )
         return out
 
 

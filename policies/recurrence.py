@@ -53,7 +53,7 @@ def _recur(a: Any, b: Any, gates: Any, new: Any, powers: Any, factors: Any, stat
 
 
 @njit(fastmath=FAST)
-def run(table: Any, items: Any, lengths: Any, order: Any, layers: Any, out: Any) -> None:
+def run(table: Any, items: Any, lengths: Any, order: Any, layers: Any, out: Any) -> int:
     """The states of the last layer after the last `lengths` items of each history, from zeros on.
 
     Args:
@@ -63,6 +63,9 @@ def run(table: Any, items: Any, lengths: Any, order: Any, layers: Any, out: Any)
         order: `[B]` the histories, the longest first.
         layers: panels and bias of the input's map, and of the state's (`policies.affine`), of each.
         out: `[N, d]` output, the first B rows.
+
+    Returns:
+        A history with an item that has no vector, or -1: then all is written.
     """
     d, columns = out.shape[1], len(layers[0][1])
     entering = np.zeros((TOGETHER, table.shape[1]), dtype=np.float32)
@@ -81,7 +84,10 @@ def run(table: Any, items: Any, lengths: Any, order: Any, layers: Any, out: Any)
                 n -= 1
             for i in range(n):
                 row = rows[i]
-                vector = table[items[row, items.shape[1] - lengths[row] + t]]
+                item = items[row, items.shape[1] - lengths[row] + t]
+                if not 0 <= item < len(table):
+                    return int(row)
+                vector = table[item]
                 for c in range(len(vector)):
                     entering[i, c] = vector[c]
             for layer in range(len(layers)):
@@ -95,3 +101,4 @@ def run(table: Any, items: Any, lengths: Any, order: Any, layers: Any, out: Any)
         for i in range(len(rows)):
             for c in range(d):
                 out[rows[i], c] = states[-1, i, c]
+    return -1

@@ -172,23 +172,38 @@ def embed(
 
     Returns:
         `[N, d]`, the first T rows.
+
+    Raises:
+        IndexError: a table has no such row.
     """
     out = room(indices.shape[1], tables[0].shape[1])
-    _embed(tables, indices, out)
+    wrong = _embed(tables, indices, out)
+    if wrong >= 0:
+        sizes = [len(table) for table in tables]
+        raise IndexError(
+            f"tables of {sizes} vectors have no rows {indices[:, wrong].tolist()}, as token"
+            f" {wrong} asks for"
+        )
     return out if norm is None else norm(out, indices.shape[1])
 
 
 @njit()
-def _embed(tables: Any, indices: Any, out: Any) -> None:
+def _embed(tables: Any, indices: Any, out: Any) -> int:
+    """Write the sums over the first rows of `out`; the first token that asks for what is in no
+    table, or -1.
+    """
     for i in range(indices.shape[1]):
         row = out[i]
-        first = tables[0][indices[0, i]]
         for c in range(len(row)):
-            row[c] = first[c]
-        for k in range(1, len(tables)):
-            further = tables[k][indices[k, i]]
+            row[c] = ZERO
+        for k in range(len(tables)):
+            at = indices[k, i]
+            if not 0 <= at < len(tables[k]):
+                return i
+            vector = tables[k][at]
             for c in range(len(row)):
-                row[c] += further[c]
+                row[c] += vector[c]
+    return -1
 
 
 @njit(fastmath=FAST)

@@ -229,6 +229,17 @@ def test_a_history_without_padding_is_the_same_bits_in_any_company(policy: Vecto
             np.testing.assert_array_equal(again, whole[rows])
 
 
+@pytest.mark.parametrize("policy", UNPADDED.values(), ids=UNPADDED)
+@pytest.mark.parametrize("item", [ITEMS + 1, -1])
+def test_an_item_that_is_none_is_refused_without_padding_too(
+    policy: VectorPolicy, item: int
+) -> None:
+    network, items = unpadded(policy)
+    items[7, -1] = item
+    with torch.inference_mode(), pytest.raises(IndexError):
+        network.queries(items, np.zeros(len(items), dtype=np.int64))
+
+
 @pytest.mark.parametrize("name", CAUSAL)
 def test_no_place_sees_a_later_one(name: str) -> None:
     torch.manual_seed(0)
