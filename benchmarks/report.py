@@ -1,5 +1,6 @@
 """The report of a big run: CPU and wall seconds and peak memory of `abtest report` on a made log;
-or of its audit (100 samples of each kind) or its plan (`abtest power`), by `--command`.
+or of its audit (100 samples of each kind, and 1,000 of all users from 2,097,152 on) or its plan
+(`abtest power`), by `--command`.
 
     python -m benchmarks.report [--users 1000000] [--days 1] [--impressions 12] [--workers 2]
                                 [--command report] [--resamples 0] [--before TREE]

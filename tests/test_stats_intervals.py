@@ -67,6 +67,13 @@ def test_fieller_is_unbounded_where_the_control_may_be_0_and_nan_without_data() 
     assert intervals.fieller(replace(WELL, control=0.1)) == (-INF, INF)
 
 
+def test_a_quantile_of_next_to_no_degree_of_freedom_bounds_nothing() -> None:
+    """Warnings are errors here: products of its squares overflow."""
+    m = split(np.array([1.0, 2.0, 4.0]), np.array([2.0, 2.0, 5.0]))
+    with np.errstate(over="raise"):
+        assert intervals.fieller(m, critical=1e100) == (-np.inf, np.inf)
+
+
 def test_many_comparisons_at_once_are_each_by_itself() -> None:
     controls = np.array([10.0, -10.0, 0.1, NAN, 3.0])
     many = replace(WELL, control=controls)

@@ -67,7 +67,8 @@ def fieller(m: Moments, level: float = 0.95, critical: Number | None = None) -> 
     place of Student's at `level` (sequential boundaries).
     """
     a, b, c = _conic(m, quantile(m.df, level) if critical is None else critical)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # With next to no degree of freedom q is so large that products overflow: of unbounded sets.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         root = np.sqrt(np.maximum(np.square(b) - a * c, 0.0))
         ends = _lifts(m, (b - root) / a, (b + root) / a)
         bad = np.isnan(a) | np.isnan(b) | np.isnan(c)
