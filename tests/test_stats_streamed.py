@@ -91,12 +91,11 @@ def by_columns(some: UserDays) -> UserDays:
 
 
 def needs_by_day(some: UserDays, metric: str) -> Any:
-    """What durations are measured as (of the share that lasts the rest: a small one is what that
-    leaves), and the days that users need. Draws go by a root of a covariance, which has eight
-    digits.
+    """What durations are measured as, and as they may be (of the share that lasts the rest: a small
+    one is what that leaves), and the days that users need.
     """
     return [
-        (design, one.spread[0], 1.0 - one.lasting[0], one.needed(500, 0.1))
+        (design, one.spread, 1.0 - one.lasting, one.needed(500, 0.1))
         for design, one in durations(some, metric, "a", "b").items()
     ]
 

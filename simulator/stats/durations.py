@@ -20,6 +20,9 @@ from simulator.stats.verdict import noncentrality
 DRAWS = 1000
 """Draws of what the pilot's users leave uncertain of a duration."""
 
+ROUNDED = 1e-12
+"""An eigenvalue of correlations below which it is what rounding leaves of 0."""
+
 
 @dataclass(frozen=True)
 class DaysNeeded:
@@ -277,6 +280,8 @@ def _drawn_means(means: Floats, covariance: Floats) -> Floats:
     scale = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     scale = np.where(scale > 0, scale, 1.0)
     values, vectors = np.linalg.eigh(covariance / scale[:, None] / scale)
-    root = scale[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
+    # Of a combination that does not vary rounding leaves a value, whose root is a million times it.
+    values = np.where(values > ROUNDED, values, 0.0)
+    root = scale[:, None] * vectors * np.sqrt(values)
     normal = np.random.default_rng(0).standard_normal((len(means), DRAWS))
     return np.concatenate((means[:, None], means[:, None] + root @ normal), axis=1)
