@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -15,6 +16,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 # For child processes: some run with a full disk or a limit of file sizes, under which Python before
 # 3.12 leaves a cache of compiled code cut short, which no later process can read.
+
+gc.set_threshold(50_000, 10, 10)
+# A search for garbage at every 700 objects, as Python has it, takes an eighth of the tests' time:
+# imports and compiling make many objects and little garbage.
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A shell starts a command in the background with Ctrl-C ignored, which child processes inherit;
