@@ -169,7 +169,11 @@ def _taste(law: Law, words: Words, p: int, out: Floats) -> None:
         )
 
 
-@njit(error_model="numpy")
+# The parts of an answer, each of which one function calls: put into it before types are known, they
+# are not compiled apart as well.
+
+
+@njit(error_model="numpy", inline="always")
 def _look(
     law: Law,
     truth: Truth,
@@ -255,7 +259,7 @@ def _look(
             memory[u, d] = fading[d, b]
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def _watch(law: Law, seen: Seen, words: Words) -> None:
     """Fill in the seconds of what was examined, and whether they are a long view.
 
@@ -314,7 +318,7 @@ def _watch(law: Law, seen: Seen, words: Words) -> None:
         watch[skipped[j]] = law.skip_scale * x[j]
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", inline="always")
 def _react(law: Law, seen: Seen, words: Words, first: int, out: Answers) -> None:
     """The reactions to what was examined; `first` is the row of `out`."""
     state, ys, kinds = seen.state.reshape(-1), seen.y.reshape(-1), out.kinds
@@ -342,7 +346,7 @@ def _react(law: Law, seen: Seen, words: Words, first: int, out: Answers) -> None
             kinds[1 + kind, first + b, p] = is_given
 
 
-@njit()
+@njit(error_model="numpy", inline="always")
 def _answer(
     law: Law,
     truth: Truth,
