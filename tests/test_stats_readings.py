@@ -486,7 +486,7 @@ def test_texts_numbers_and_columns_are_known_by_their_types() -> None:
 def test_distinct_values_come_in_the_order_of_their_rows() -> None:
     names, index = encoded(cells(["b", None, "a", "b"]))
     assert (names.to_pylist(), index.tolist()) == (["b", "a"], [0, -1, 1, 0])
-    assert index.dtype == np.int64
+    assert index.dtype == np.int32
     two = pa.chunked_array([["b"], ["a", "b"]])
     names, index = encoded(two)
     assert (names.to_pylist(), index.tolist()) == (["b", "a"], [0, 1, 0])

@@ -102,15 +102,15 @@ class LostDigitsError(UnreadableError):
     """A whole number of which float64 would lose digits."""
 
 
-def encoded(cells: Cells) -> tuple[Cells, npt.NDArray[np.int64]]:
+def encoded(cells: Cells) -> tuple[Cells, npt.NDArray[np.int32]]:
     """The distinct values of a column in the order of their first rows, and the index `[n]` of each
-    row's (-1: blank); by hashing.
+    row's (-1: blank), which is read-only; by hashing.
     """
     coded = cells.dictionary_encode().combine_chunks()
     if isinstance(coded, pa.ChunkedArray):  # without rows there is no chunk
-        return pa.array([], cells.type), np.zeros(0, dtype=np.int64)
+        return pa.array([], cells.type), np.zeros(0, dtype=np.int32)
     indices = coded.indices.fill_null(-1) if coded.null_count else coded.indices
-    return coded.dictionary, indices.to_numpy().astype(np.int64)
+    return coded.dictionary, np.asarray(indices.to_numpy())
 
 
 def read_numbers(cells: Cells) -> ColumnReading | None:
