@@ -117,6 +117,16 @@ class Seen(NamedTuple):
     """1: a long view"""
 
 
+@njit(forceinline=True)
+def _columns(n: int) -> Floats:
+    """`n` columns of zeros that begin with a cache line each: a vector that lies in two costs two
+    reads, and waits for what was written into them one by one.
+    """
+    whole = np.zeros(n * CHUNK + 8)
+    skip = -(whole.ctypes.data // 8) % 8
+    return whole[skip : skip + n * CHUNK].reshape(n, CHUNK)
+
+
 @njit(error_model="numpy", forceinline=True)
 def _match(lens: Floats, shares: Floats, place: Floats, out: Floats, part: Floats) -> None:
     """`kernel.matching` of the videos at `place` `[D, CHUNK]`, in the same order of additions, by
@@ -137,7 +147,7 @@ def _match(lens: Floats, shares: Floats, place: Floats, out: Floats, part: Float
 @njit(error_model="numpy", forceinline=True)
 def _tire(strength: float, memory: Floats, place: Floats, out: Floats) -> None:
     """`kernel.fatigue` of the videos at `place`, by memories `[D, CHUNK]`: its four sums."""
-    sums, n_places = np.zeros((4, CHUNK)), len(place)
+    sums, n_places = _columns(4), len(place)
     whole = n_places - n_places % 4
     for d in range(whole):
         for b in range(CHUNK):
@@ -193,11 +203,10 @@ def _look(
     video, onward = truth.video, truth.onward
     interests, memory = lives.interests, lives.memory
     (n, k), (_, n_interests, n_places) = items.shape, interests.shape
-    lens = np.zeros((n_interests * n_places, CHUNK))
-    shares = np.zeros((n_interests, CHUNK))
-    fading, place = np.zeros((n_places, CHUNK)), np.zeros((n_places, CHUNK))
-    level, appeal, total = np.zeros(CHUNK), np.zeros(CHUNK), np.zeros(CHUNK)
-    x, part, taste, leaving = np.zeros(CHUNK), np.zeros(CHUNK), np.zeros(CHUNK), np.zeros(CHUNK)
+    lens, shares = _columns(n_interests * n_places), _columns(n_interests)
+    fading, place, others = _columns(n_places), _columns(n_places), _columns(7)
+    level, appeal, total, x = others[0], others[1], others[2], others[3]
+    part, taste, leaving = others[4], others[5], others[6]
     going, last = np.zeros(CHUNK, dtype=np.int64), np.zeros(CHUNK, dtype=np.int64)
     for b in range(n):
         u = rows[b]
