@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
@@ -65,6 +66,22 @@ def test_fieller_is_unbounded_where_the_control_may_be_0_and_nan_without_data() 
         assert np.isnan(intervals.fieller(replace(WELL, **missing))).all()
     # The roots are there, and the set lies outside of them: still all that is known.
     assert intervals.fieller(replace(WELL, control=0.1)) == (-INF, INF)
+
+
+def test_the_width_of_fiellers_set_keeps_its_digits_with_millions_of_units() -> None:
+    control, treatment, var_c, var_t, cov, q = 25.91, 26.15, 2.3e-7, 2.5e-7, 1.1e-7, 1.96
+    m = replace(
+        WELL, control=control, treatment=treatment, var_control=var_c, var_treatment=var_t, cov=cov
+    )
+    with localcontext() as context:
+        context.prec = 60
+        c, t, vc, vt, k, z = map(Decimal, (control, treatment, var_c, var_t, cov, q))
+        a, b, e = c * c - z * z * vc, c * t - z * z * k, t * t - z * z * vt
+        root = (b * b - a * e).sqrt()
+        ends = [float((b - root) / a - 1), float((b + root) / a - 1)]
+    found = intervals.fieller(m, critical=q)
+    assert found.high - found.low == pytest.approx(ends[1] - ends[0], rel=2e-11)
+    assert found == pytest.approx(ends, abs=1e-15)
 
 
 def test_a_quantile_of_next_to_no_degree_of_freedom_bounds_nothing() -> None:

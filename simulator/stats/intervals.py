@@ -66,10 +66,16 @@ def fieller(m: Moments, level: float = 0.95, critical: Number | None = None) -> 
     known: `-inf` and `inf` are given, and `unbounded` says it in words. `critical`: q itself, in
     place of Student's at `level` (sequential boundaries).
     """
-    a, b, c = _conic(m, quantile(m.df, level) if critical is None else critical)
+    q = quantile(m.df, level) if critical is None else critical
+    a, b, c = _conic(m, q)
     # With next to no degree of freedom q is so large that products overflow: of unbounded sets.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        root = np.sqrt(np.maximum(np.square(b) - a * c, 0.0))
+        # b^2 - a c without the squares of the means that cancel, which are millions of times as
+        # large with millions of units.
+        own = np.square(m.control) * m.var_treatment + np.square(m.treatment) * m.var_control
+        apart = own - 2.0 * m.control * m.treatment * m.cov
+        shared = m.var_control * m.var_treatment - np.square(m.cov)
+        root = q * np.sqrt(np.maximum(apart - np.square(q) * shared, 0.0))
         ends = _lifts(m, (b - root) / a, (b + root) / a)
         bad = np.isnan(a) | np.isnan(b) | np.isnan(c)
         low = np.where(bad, np.nan, np.where(a > 0, np.minimum(*ends), -np.inf))
