@@ -19,7 +19,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import CodeType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
 import llvmlite
@@ -29,6 +29,7 @@ import numpy.typing as npt
 from numba.core.caching import IndexDataCacheFile
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.dispatcher import Dispatcher
+from numba.core.extending import _Intrinsic
 from numba.core.sigutils import normalize_signature
 from numba.core.types import unliteral
 
@@ -114,8 +115,27 @@ def _facts(function: Any, code: CodeType, callers: tuple[Any, ...]) -> Iterator[
         names[name] = cell.cell_contents
     for name in (*code.co_names, *code.co_freevars):
         for value in _values(names[name], code.co_names) if name in names else ():
-            made = _digest(value, callers) if isinstance(value, Dispatcher) else _said(value)
-            yield f"{name} = {made}"
+            yield f"{name} = {_made(value, callers)}"
+
+
+def _made(value: Any, callers: tuple[Any, ...]) -> str:
+    """A kernel by its digest; what writes LLVM's language (`numba.extending.intrinsic`), and the
+    functions of Python that it asks, by what they do; anything else as text.
+    """
+    if isinstance(value, Dispatcher):
+        return _digest(value, callers)
+    function = value._defn if isinstance(value, _Intrinsic) else value
+    if not isinstance(function, FunctionType) or _home(function) in _VERSIONED:
+        return _said(value)
+    if function in callers:
+        return "itself"
+    return repr(list(_facts(function, function.__code__, (*callers, function))))
+
+
+def _home(value: Any) -> str:
+    """The package in which something stands."""
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
+    return str(name).split(".")[0]
 
 
 def _values(value: Any, attributes: tuple[str, ...]) -> Iterator[Any]:
@@ -123,8 +143,7 @@ def _values(value: Any, attributes: tuple[str, ...]) -> Iterator[Any]:
     attributes that it names.
     """
     yield value
-    home = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", "")
-    if isinstance(value, (ModuleType, type)) and home.split(".")[0] not in _KNOWN_BY_NUMBA:
+    if isinstance(value, (ModuleType, type)) and _home(value) not in _KNOWN_BY_NUMBA:
         for attribute in attributes:
             if hasattr(value, attribute):
                 yield getattr(value, attribute)
@@ -132,6 +151,9 @@ def _values(value: Any, attributes: tuple[str, ...]) -> Iterator[Any]:
 
 _KNOWN_BY_NUMBA = {"builtins", "math", "numpy"}
 """Of what stands there numba compiles code of its own."""
+
+_VERSIONED = {*_KNOWN_BY_NUMBA, "numba", "llvmlite"}
+"""Functions that stand there change with the version of numba or LLVM."""
 
 
 def _said(value: Any) -> str:

@@ -82,18 +82,20 @@ def test_where_no_file_can_be_locked_everybody_compiles(tmp_path: Path) -> None:
 WHOLE = """
 import part
 from policies.jit import njit
-from part import SCALE, Shape, scaled
+from part import SCALE, Shape, one, scaled
 
 @njit()
 def total(x):
     out = 0.0
     for value in x:
         out += scaled(value) + SCALE + part.OTHER
-    return out + 6.0 if Shape.SIDES == 3 else out
+    return out + 5.0 + one() if Shape.SIDES == 3 else out
 """
 
 PART = """
 from enum import IntEnum
+from numba import types
+from numba.extending import intrinsic
 from policies.jit import njit
 
 SCALE, OTHER = 2.0, 5.0
@@ -101,6 +103,15 @@ FACTOR = 1.0
 
 class Shape(IntEnum):
     SIDES = 3
+
+def unit():
+    return 1.0
+
+@intrinsic
+def one(typing):
+    def generate(context, builder, signature, values):
+        return context.get_constant(types.float64, unit())
+    return types.float64(), generate
 
 @njit()
 def scaled(x):
@@ -134,6 +145,7 @@ def test_a_kernel_is_compiled_anew_when_what_it_is_made_of_changes_in_another_fi
     assert use(PART.replace("SCALE, OTHER = 2.0", "SCALE, OTHER = 3.0")) == [42.0, 0, 1]
     assert use(PART.replace("5.0", "6.0")) == [42.0, 0, 1]
     assert use(PART.replace("SIDES = 3", "SIDES = 4")) == [34.0, 0, 1]
+    assert use(PART.replace("return 1.0", "return 4.0")) == [43.0, 0, 1]
     fast = PART.replace("@njit()", "@njit(error_model='numpy')")
     assert use(fast) == [40.0, 0, 1]
     # Nothing of it has changed: other lines of the two files have.

