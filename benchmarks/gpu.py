@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="of each rate")
     asked = parser.parse_args()
     try:
-        device(asked.device, "--device")
+        device(asked.device, "--device", "cpu")
     except DeviceError as error:
         parser.error(str(error))
     if asked.device == "cuda":

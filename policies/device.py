@@ -13,7 +13,9 @@ class DeviceError(ValueError):
     """A processor that was asked for and is not there."""
 
 
-def device(wanted: Device, key: str = "engine.device") -> Literal["cpu", "cuda"]:
+def device(
+    wanted: Device, key: str = "engine.device", instead: str = "auto or cpu"
+) -> Literal["cpu", "cuda"]:
     """The torch device of a fit, or of serving. Where it is `cuda`, torch's kernels are from then
     on those that give the same result each time.
 
@@ -21,6 +23,7 @@ def device(wanted: Device, key: str = "engine.device") -> Literal["cpu", "cuda"]
         wanted: `engine.device` of a scenario. `auto` is `cuda` where torch sees one and `cpu`
             elsewhere; where no policy has brought torch, it is not loaded for this.
         key: what said so, for the message.
+        instead: what it may say where there is no `cuda`.
 
     Raises:
         DeviceError: `cuda` where torch sees none.
@@ -38,6 +41,6 @@ def device(wanted: Device, key: str = "engine.device") -> Literal["cpu", "cuda"]
     if wanted == "cuda":
         raise DeviceError(
             f"{key} is 'cuda', but torch {torch.__version__} sees no CUDA device here: set it to"
-            f" {'auto or ' if key == 'engine.device' else ''}cpu"
+            f" {instead}"
         )
     return "cpu"

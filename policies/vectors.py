@@ -232,7 +232,9 @@ class NetworkPolicy(Policy, ABC):
         network = self._fitted()
         if self.device == "cpu":
             return network
-        return elsewhere(network, device(self.device, f"the 'device' of {type(self).__name__}"))
+        return elsewhere(
+            network, device(self.device, f"the 'device' of {type(self).__name__}", "cpu")
+        )
 
     @cached_property
     def index_(self) -> Index:

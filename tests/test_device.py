@@ -14,7 +14,7 @@ import yaml
 
 from policies.device import DeviceError, device
 from simulator.run.pipeline import simulate
-from simulator.scenario.model import Scenario
+from simulator.scenario.model import Scenario, ScenarioError
 
 RECORDER = """
 import numpy as np
@@ -84,11 +84,9 @@ def test_every_fit_is_given_the_scenarios_device(
 
 def test_cuda_without_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(
-        DeviceError,
-        match=(
-            r"engine\.device is 'cuda', but torch .* sees no CUDA device here: set it to auto"
-            r" or cpu"
-        ),
-    ):
+    missing = r"is 'cuda', but torch .* sees no CUDA device here: set it to auto or cpu"
+    with pytest.raises(ScenarioError, match=r"scenario\.yaml:\d+: engine\.device: it " + missing):
         _run(tmp_path, "cuda")
+    assert not (tmp_path / "cuda").exists()  # before anything is written
+    with pytest.raises(DeviceError, match=r"engine\.device " + missing):
+        device("cuda")

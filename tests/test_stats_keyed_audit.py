@@ -24,8 +24,8 @@ def test_heads_and_tails_are_poissons_of_a_half() -> None:
 
 
 HOW = {
-    "paired": randomise.paired_pair,
-    "split": randomise.split_pair,
+    "twins": randomise.paired_pair,
+    "halves": randomise.split_pair,
     "adjusted": partial(randomise.split_pair, adjusted=True),
 }
 
@@ -50,7 +50,7 @@ def test_moments_are_those_of_the_users_drawn(how: keyed_audit.How, metric: str)
     assert found.events == (o.control[0] != 0).mean()
     assert found.has_past == (o.before is not None)
     if how == "adjusted" and o.before is None:
-        how = "split"
+        how = "halves"
     for own, other in zip(found.pair(how), expected, strict=True):
         assert own.paired == other.paired
         for name in ("control", "treatment", "var_control", "var_treatment", "cov", "df"):

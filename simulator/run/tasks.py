@@ -156,17 +156,18 @@ class CheckPolicies:
             complaints = self._check(keys, "params", spec.policy, spec.params, behind)
             if isinstance(spec, Arm) and not complaints:
                 complaints = self._fits_that_differ(keys, spec)
-            wrong += complaints or self._no_gpu([(*keys, "params", *on) for on in spec.on_gpu])
+            on_gpu = [(*keys, "params", *where) for where in spec.on_gpu]
+            wrong += complaints or self._no_gpu(on_gpu, "cpu")
         if self.fits_on == "cuda":
-            wrong += self._no_gpu([("engine", "device")])
+            wrong += self._no_gpu([("engine", "device")], "auto or cpu")
         return wrong or self._nobody_shares(), behind
 
-    def _no_gpu(self, saying: Sequence[Keys]) -> list[tuple[Keys, str]]:
+    def _no_gpu(self, saying: Sequence[Keys], instead: str) -> list[tuple[Keys, str]]:
         """What is to be computed on a GPU, as these keys say, finds one."""
         if not (self.is_here and saying):
             return []
         try:
-            device("cuda", "it")
+            device("cuda", "it", instead)
         except DeviceError as error:
             return [(keys, str(error)) for keys in saying]
         return []

@@ -310,20 +310,20 @@ def predicted(samples: int) -> tuple[Analysis, ...]:
 
 
 ANALYSES: tuple[Analysis, ...] = (
-    Analysis("paired t, Fieller", "paired", paired_pair, _by_t, verdict=True, sums="paired"),
+    Analysis("paired t, Fieller", "paired", paired_pair, _by_t, verdict=True, sums="twins"),
     Analysis(
         "paired, log-delta",
         "paired",
         paired_pair,
         partial(_by_interval, method=intervals.log_delta),
-        sums="paired",
+        sums="twins",
     ),
     Analysis(
         "paired, delta",
         "paired",
         paired_pair,
         partial(_by_interval, method=intervals.delta),
-        sums="paired",
+        sums="twins",
     ),
     Analysis(
         "paired, winsorised",
@@ -334,20 +334,20 @@ ANALYSES: tuple[Analysis, ...] = (
         fits=_is_mean,
     ),
     Analysis("Wilcoxon", "paired", _signed_ranks, _by_z, slow=True, truth=None),
-    Analysis("Welch t, Fieller", "split", split_pair, _by_t, verdict=True, sums="split"),
+    Analysis("Welch t, Fieller", "split", split_pair, _by_t, verdict=True, sums="halves"),
     Analysis(
         "Welch, log-delta",
         "split",
         split_pair,
         partial(_by_interval, method=intervals.log_delta),
-        sums="split",
+        sums="halves",
     ),
     Analysis(
         "Welch, delta",
         "split",
         split_pair,
         partial(_by_interval, method=intervals.delta),
-        sums="split",
+        sums="halves",
     ),
     Analysis(
         "Welch, winsorised",

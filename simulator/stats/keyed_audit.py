@@ -34,8 +34,10 @@ LANES = {"heads": 2, "tails": 3}
 SLICE = 1 << 11
 """Users whose sums and products lie in the cache while all draws go by."""
 
-How = Literal["paired", "split", "adjusted"]
-"""How moments follow from sums: of twins; of users in one arm each; adjusted for their past."""
+How = Literal["twins", "halves", "adjusted"]
+"""How moments follow from sums: of twins; of users in one arm each; of these, adjusted for their
+past.
+"""
 
 Variable = tuple[str, str, int]
 """A half of a metric (or `covariates`), its name, and an arm (-1: of no arm)."""
@@ -103,7 +105,7 @@ class Rerandomised:
         k = 2 if self.is_ratio else 1
         bottom = 1 if self.is_ratio else None
         control, treatment = list(range(k)), list(range(k, 2 * k))
-        if how == "paired":
+        if how == "twins":
             both, exchanged = control + treatment, treatment + control
             own = self.heads.pick(both)
             at = ((0, bottom), (k, None if bottom is None else k + 1))
