@@ -28,7 +28,7 @@ from policies.base import (
     Slates,
 )
 from policies.blocks import ROWS, one_thread
-from policies.continuation import CHUNK, Chosen, Continuation, Continued, best_continuation
+from policies.continuation import Chosen, Continuation, Continued, best_continuation
 from policies.losses import Loss, Objective
 from policies.mixture import Mixture, TransitionCounts
 from policies.popularity import clicks_of_items
@@ -269,8 +269,8 @@ class PreTrain(NetworkPolicy):
         parts = []
         with one_thread(), torch.inference_mode():
             walk = self._walk(self._served_mixture)
-            for start in range(0, len(histories), CHUNK):
-                rows = slice(start, start + CHUNK)
+            for start in range(0, len(histories), walk.at_once):
+                rows = slice(start, start + walk.at_once)
                 asked = histories.rows(rows)
                 reading = self._read(asked, self.shape.length - self.shape.masked)
                 given = None if clicked is None else clicked[rows]

@@ -61,6 +61,7 @@ class Walk:
         """
         self.model, self.layer, self.segmented = model, layer, segmented
         self.size = rows_on(model.items.weight.device)
+        self.at_once = max(CHUNK, self.size)
         self.clicks, self.mixture, self.continuation = clicks, mixture, continuation
 
     def slates(
@@ -94,8 +95,8 @@ class Walk:
         users = np.where(users >= 0, users, -1)
         items = np.zeros((len(tokens), sum(quotas)), dtype=np.int64)
         scores = np.full(items.shape, -np.inf, dtype=np.float32)
-        for start in range(0, len(tokens), CHUNK):
-            rows = slice(start, start + CHUNK)
+        for start in range(0, len(tokens), self.at_once):
+            rows = slice(start, start + self.at_once)
             chunk = tokens[rows], segments[rows]
             items[rows], scores[rows] = steps(index, quotas, chunk, users[rows], seen[rows])
         slates = merge_steps(items, scores, np.repeat(np.arange(len(quotas)), quotas), merge)

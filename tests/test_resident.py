@@ -134,6 +134,29 @@ def test_networks_answer_there_as_here_whatever_the_batch(
     assert again.network_.items.weight.dtype == torch.float32  # it keeps what it learned as it was
 
 
+def test_blocks_of_a_gpu_are_filled_with_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {"epochs": 1, "patience": 0}
+    example, asked = chain(), requests()
+    many = asked.rows(np.resize(np.arange(len(asked)), 700))
+    policy = make("pretrain", {"pretraining": few, "quotas": (5, 5)})
+    policy.fit(example.sequences, example.catalogue, Fitting(3))
+    assert isinstance(policy, NetworkPolicy)
+    policy.answering_ = elsewhere(policy.network_, "cpu")
+    here, widths, begin = policy.recall(many, 10, 0), [], policy.answering_.begin
+
+    def counted(tokens: torch.Tensor, *others: Any) -> Any:
+        widths.append(tokens.shape)
+        return begin(tokens, *others)
+
+    monkeypatch.setattr(policy.answering_, "begin", counted)
+    monkeypatch.setattr("recgpt.walk.rows_on", lambda device: 1024)
+    there = policy.recall(many, 10, 0)
+    assert {rows for rows, _ in widths} == {1024}
+    assert len(widths) == len(set(widths))  # one block of each width
+    assert there.items.tobytes() == here.items.tobytes()
+    assert np.abs(there.scores - here.scores).max() < 1e-6
+
+
 def test_a_policy_that_answers_on_a_gpu_takes_a_share_of_one() -> None:
     on_gpu = Arm(policy="recgpt", params={"device": "cuda"})
     within = Arm(policy="explore", params={"policy": "sasrec", "policy_params": {"device": "cuda"}})
