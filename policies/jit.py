@@ -5,9 +5,8 @@ The workers of a run come to the same kernels at the same moment. Each would com
 itself. Here the first that comes compiles while the others wait, and then read what it wrote into
 the cache. Importing this module imports numba.
 
-A kernel is compiled for who calls it: with the code that unpacks Python's objects where Python
-calls, without it where another kernel does. Of a small function that code is half of what there is
-to compile, and most functions are called by kernels alone.
+A function is compiled for who calls it: as a *kernel*, with the code that unpacks Python's objects,
+where Python calls, and as a *part* where a kernel does (`lowering`).
 """
 
 from __future__ import annotations
@@ -15,10 +14,12 @@ from __future__ import annotations
 import fcntl
 import gc
 import hashlib
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar
 
@@ -33,6 +34,7 @@ from numba.core.extending import _Intrinsic
 from numba.core.sigutils import normalize_signature
 from numba.core.types import unliteral
 
+from policies import lowering
 from policies.clock import stopped
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,18 +48,42 @@ def njit(**options: Any) -> Callable[[F], F]:
     the cache.
 
     Args:
-        options: of `numba.njit`; the cache is on, and other threads run meanwhile (`nogil`).
+        options: of `numba.njit`, over these: the cache is on, other threads run meanwhile
+            (`nogil`), and a division by zero gives what IEEE 754 says (0 of whole numbers).
     """
 
     def compiled(function: F) -> F:
-        kernel = _dispatcher(function, options, "kernel")
-        part = _dispatcher(function, {**options, "no_cpython_wrapper": True}, "part")
+        kernel = _dispatcher(function, {**_OPTIONS, **_KERNEL, **options}, "kernel")
+        part = _dispatcher(function, {**_OPTIONS, **_PART, **options}, "part")
+        part.add_overload = partial(_add, part)
+        part._cache._impl = lowering.PartCache(function)
         # What numba asks for where another kernel calls this one.
         kernel.get_call_template = part.get_call_template
         kernel.get_overload = part.get_overload
         return kernel  # type: ignore[no-any-return]
 
     return compiled
+
+
+_OPTIONS = {
+    "cache": True,
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": False,
+    "forceinline": False,
+    "no_cfunc_wrapper": True,
+}
+"""Arithmetic is said in full: what is not, a function would take over from whichever kernel calls it
+first. And nobody calls a kernel by a pointer of C.
+"""
+
+_KERNEL = {"pipeline_class": lowering.KernelCompiler}
+_PART = {"pipeline_class": lowering.PartCompiler, "no_cpython_wrapper": True}
+
+
+def _add(part: Any, result: Any) -> None:
+    """Note what was compiled of a part, which has no code that Python could call."""
+    part.overloads[tuple(result.signature.args)] = result
 
 
 def read_only(array: npt.NDArray[D]) -> npt.NDArray[D]:
@@ -72,7 +98,8 @@ def read_only(array: npt.NDArray[D]) -> npt.NDArray[D]:
 def made_of(kernel: Any) -> str:
     """A digest of all that a kernel's machine code is a function of, but for the kinds of its
     arguments and the processor, which numba's own key has: its code and options and, of whatever it
-    names, constants by value and kernels by their digest; numba and LLVM by their version.
+    names, constants by value and kernels by their digest; numba and LLVM by their version, and
+    how they are used here.
 
     numba itself looks at the file of a kernel alone: a kernel whose parts or constants stand in
     other files would stay what it was when those change.
@@ -93,10 +120,15 @@ def _digest(kernel: Any, callers: tuple[Any, ...]) -> str:
     options = sorted((name, _said(value)) for name, value in kernel.targetoptions.items())
     known = function, repr(options)
     if known not in _DIGESTS:
-        facts = [llvmlite.__version__, numba.__version__, repr(options)]
+        facts = [llvmlite.__version__, numba.__version__, _compiler(), repr(options)]
         facts += _facts(function, function.__code__, (*callers, function))
         _DIGESTS[known] = hashlib.sha256("\n".join(facts).encode()).hexdigest()
     return _DIGESTS[known]
+
+
+@cache
+def _compiler() -> str:
+    return inspect.getsource(lowering)
 
 
 def _facts(function: Any, code: CodeType, callers: tuple[Any, ...]) -> Iterator[str]:
@@ -175,16 +207,14 @@ def _said(value: Any) -> str:
 
 def _dispatcher(function: Any, options: dict[str, Any], side: str) -> Any:
     """numba's, whose cache is keyed by `made_of` and filled by one process."""
-    # Nobody calls a kernel by a pointer of C: no code for that.
-    of_numba: dict[str, Any] = {"cache": True, "nogil": True, "no_cfunc_wrapper": True, **options}
-    dispatcher: Any = numba.njit(**of_numba)(function)
+    dispatcher: Any = numba.njit(**options)(function)
     compile_alone = dispatcher.compile
     name = f"{function.__module__}.{function.__qualname__}"
 
     def compile(signature: Any) -> Any:
         # One kernel for all integers: numba would compile another one for every constant that
         # a kernel hands to it.
-        kinds = normalize_signature(signature)[0]  # type: ignore[no-untyped-call]
+        kinds = normalize_signature(signature)[0]
         kinds = tuple(map(unliteral, kinds))
         if kinds in dispatcher.overloads:
             return dispatcher.overloads[kinds].entry_point
@@ -192,7 +222,10 @@ def _dispatcher(function: Any, options: dict[str, Any], side: str) -> Any:
         # their own holds it by now: one order of locks, so that threads cannot wait in a ring.
         with stopped(), global_compiler_lock, _alone(f"{name}.{side}"), _garbage_kept():
             _key(dispatcher, f"{name}.{side}")
-            return compile_alone(kinds)
+            entry = compile_alone(kinds)
+            if side == "kernel":
+                lowering.bind(dispatcher.overloads[kinds])
+            return entry
 
     dispatcher.compile = compile
     return dispatcher
@@ -204,15 +237,14 @@ def _key(dispatcher: Any, name: str) -> None:
     """
     cache = dispatcher._cache
     file = f"{name}.{sys.implementation.cache_tag}"
-    cache._cache_file = IndexDataCacheFile(  # type: ignore[no-untyped-call]
-        cache.cache_path, file, made_of(dispatcher)
-    )
+    cache._cache_file = IndexDataCacheFile(cache.cache_path, file, made_of(dispatcher))
 
 
 @contextmanager
 def _garbage_kept() -> Iterator[None]:
     """No search for garbage inside: compiling makes millions of objects and next to no cycles, and
-    the search would take a tenth of its time.
+    the search would take a tenth of its time. What is left counts as old, so that the next search
+    does not go through all of it.
     """
     if not gc.isenabled():
         yield
@@ -221,6 +253,9 @@ def _garbage_kept() -> Iterator[None]:
     try:
         yield
     finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 

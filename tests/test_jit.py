@@ -146,7 +146,7 @@ def test_a_kernel_is_compiled_anew_when_what_it_is_made_of_changes_in_another_fi
     assert use(PART.replace("5.0", "6.0")) == [42.0, 0, 1]
     assert use(PART.replace("SIDES = 3", "SIDES = 4")) == [34.0, 0, 1]
     assert use(PART.replace("return 1.0", "return 4.0")) == [43.0, 0, 1]
-    fast = PART.replace("@njit()", "@njit(error_model='numpy')")
+    fast = PART.replace("@njit()", "@njit(error_model='python')")
     assert use(fast) == [40.0, 0, 1]
     # Nothing of it has changed: other lines of the two files have.
     assert use(f"{fast}\nUNUSED = 1\n", f"# a line more\n{WHOLE}") == [40.0, 1, 0]
@@ -162,6 +162,54 @@ def test_a_kernel_answers_python_and_other_kernels_alike(tmp_path: Path) -> None
         norm, half = map(float, done.stdout.split())
         assert abs(norm - 8.0) < 1e-12
         assert half == 4.0
+
+
+TWO = """
+from policies.jit import njit
+
+@njit()
+def rest(x, y):
+    if x < 0:
+        raise ValueError("negative", x)
+    return (x + y) - x
+
+@njit(fastmath=True)
+def fast(x, y):
+    return rest(x, y)
+
+@njit()
+def exact(x, y):
+    return rest(x, y)
+"""
+
+CALL = """
+import sys
+import two
+print(getattr(two, sys.argv[1])(1e16, 1.0))
+stats = two.rest.get_overload.__self__.stats
+print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
+try:
+    getattr(two, sys.argv[1])(-1.0, 0.0)
+except ValueError as error:
+    print(error.args)
+"""
+
+
+def test_a_part_is_compiled_once_for_all_kernels_and_takes_no_option_over_from_them(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "two.py").write_text(TWO)
+    place = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+
+    def call(name: str) -> list[str]:
+        command = [sys.executable, "-c", CALL, name]
+        done = subprocess.run(command, env=place, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    # Of 1e16 + 1 the 1 is lost, also where it is added up for a kernel with fast math.
+    assert call("fast") == ["0.0", "0 1", "('negative', -1.0)"]
+    assert call("exact") == ["0.0", "1 0", "('negative', -1.0)"]
+    assert call("exact") == ["0.0", "0 0", "('negative', -1.0)"]
 
 
 def test_a_call_does_not_answer_for_kernels_that_are_compiled_meanwhile() -> None:

@@ -183,7 +183,7 @@ def _taste(law: Law, words: Words, p: int, out: Floats) -> None:
 # are not compiled apart as well.
 
 
-@njit(error_model="numpy", inline="always")
+@njit()
 def _look(
     law: Law,
     truth: Truth,
@@ -268,7 +268,7 @@ def _look(
             memory[u, d] = fading[d, b]
 
 
-@njit(error_model="numpy", inline="always")
+@njit()
 def _watch(law: Law, seen: Seen, words: Words) -> None:
     """Fill in the seconds of what was examined, and whether they are a long view.
 
@@ -327,7 +327,7 @@ def _watch(law: Law, seen: Seen, words: Words) -> None:
         watch[skipped[j]] = law.skip_scale * x[j]
 
 
-@njit(error_model="numpy", inline="always")
+@njit()
 def _react(law: Law, seen: Seen, words: Words, first: int, out: Answers) -> None:
     """The reactions to what was examined; `first` is the row of `out`."""
     state, ys, kinds = seen.state.reshape(-1), seen.y.reshape(-1), out.kinds
@@ -355,7 +355,7 @@ def _react(law: Law, seen: Seen, words: Words, first: int, out: Answers) -> None
             kinds[1 + kind, first + b, p] = is_given
 
 
-@njit(error_model="numpy", inline="always")
+@njit()
 def _answer(
     law: Law,
     truth: Truth,
