@@ -41,7 +41,7 @@ def _scaled(x: float, k: int) -> float:
     return float(x * np.int64((k + 1023) << 52).view(np.float64))
 
 
-@njit(error_model="numpy")
+@njit()
 def _exp_near_0(high: float, low: float) -> float:
     """exp(high - low) for at most ln(2) / 2, `low` being far less than `high` (fdlibm's
     e_exp.c).
@@ -87,7 +87,7 @@ def _parts(x: float) -> tuple[int, float]:
     return k, float(m - 1.0)
 
 
-@njit(error_model="numpy")
+@njit()
 def _log_near_1(f: float) -> tuple[float, float]:
     """Two numbers, the first less the second being ln(1 + f) (fdlibm's e_log.c)."""
     s = f / (2.0 + f)
@@ -359,7 +359,7 @@ _WHOLE = 1.5 * 2.0**52
 conversion of vectors to 64-bit integers."""
 
 
-@njit(error_model="numpy")
+@njit()
 def exp_all(x: Any, n: int) -> None:
     """`x[:n] = exp(x[:n])`, the same bits."""
     is_far = 0
@@ -375,7 +375,7 @@ def exp_all(x: Any, n: int) -> None:
         x[i] = _exp_near_0(x[i] - k * LN2_HIGH, k * LN2_LOW) * power_of_2.view(np.float64)
 
 
-@njit(error_model="numpy")
+@njit()
 def log_all(x: Any, n: int) -> None:
     """`x[:n] = log(x[:n])`, the same bits."""
     is_far = 0
@@ -396,7 +396,7 @@ def log_all(x: Any, n: int) -> None:
         x[i] = k * LN2_HIGH - ((low - k * LN2_LOW) - high)
 
 
-@njit(error_model="numpy")
+@njit()
 def power_all(x: Any, y: float, n: int) -> None:
     """`x[:n] = power(x[:n], y)`, the same bits."""
     if y == 0.0:
@@ -408,7 +408,7 @@ def power_all(x: Any, y: float, n: int) -> None:
     exp_all(x, n)
 
 
-@njit(error_model="numpy")
+@njit()
 def tanh_all(x: Any, n: int, part: Any) -> None:
     """`x[:n] = tanh(x[:n])`, the same bits; `part` `[>= n]` is overwritten."""
     for i in range(n):
@@ -470,24 +470,19 @@ def logs2(x: npt.ArrayLike) -> Any:
     return _each(_logs2, x)
 
 
-@njit()
-def _logs1p(x: Any, out: Any) -> None:
-    for i in range(len(x)):
-        out[i] = log1p(x[i])
-
-
 def logs1p(x: npt.ArrayLike) -> Any:
-    return _each(_logs1p, x)
-
-
-@njit()
-def _powers(x: Any, y: Any, out: Any) -> None:
-    for i in range(len(x)):
-        out[i] = power(x[i], y[i])
+    x = np.asarray(x, dtype=np.float64)
+    y = 1.0 + x
+    whole = logs(y)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lost = (x - (y - 1.0)) / y
+    return np.where((y > 0.0) & (y < math.inf), whole + lost, whole)[()]
 
 
 def powers(x: npt.ArrayLike, y: npt.ArrayLike) -> Any:
-    return _each(_powers, x, y)
+    y = np.asarray(y, dtype=np.float64)
+    with np.errstate(invalid="ignore"):  # 0 to the power of 0
+        return np.where(y == 0.0, 1.0, exps(y * logs(x)))[()]
 
 
 @njit()

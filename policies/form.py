@@ -9,7 +9,7 @@ import numpy as np
 from policies.base import BoolArray, Histories, Slates
 from policies.jit import njit
 
-KEPT, UNKNOWN_ITEM, SEEN_ITEM, REPEATED_ITEM, GAP, NOT_A_NUMBER, NOT_SORTED = range(7)
+KEPT, UNKNOWN_ITEM, SEEN_ITEM, REPEATED_ITEM, GAP, NOT_A_NUMBER, NOT_SORTED, NO_CHANCE = range(8)
 
 _RULES = {
     UNKNOWN_ITEM: "items must be 0 or of 1..{n_items}; got {item} at place {place}",
@@ -21,7 +21,10 @@ _RULES = {
         "scores must not increase along a row; the score {score} at place {place} is above the one"
         " before it"
     ),
+    NO_CHANCE: "the propensity at place {place} must be in (0, 1]; got {chance}",
 }
+
+_NONE = np.zeros((0, 0), dtype=np.float32)
 
 
 WIDE = 1024
@@ -37,16 +40,16 @@ def fault(slates: Slates, histories: Histories, n_items: int) -> tuple[int, str]
         histories: for these requests.
         n_items: items are 1..n_items.
     """
-    rule, row, column = _inspect(slates.items, slates.scores, histories.seen, n_items)
-    if rule != KEPT:
-        item, score = slates.items[row, column], slates.scores[row, column]
-        return row, _RULES[rule].format(item=item, score=score, n_items=n_items, place=column)
-    if slates.propensities is not None:
-        row, column = _improper(slates.items, slates.propensities)
-        if row >= 0:
-            chance = slates.propensities[row, column]
-            return row, f"the propensity at place {column} must be in (0, 1]; got {chance}"
-    return None
+    chances = _NONE if slates.propensities is None else slates.propensities
+    rule, row, column = _inspect(slates.items, slates.scores, chances, histories.seen, n_items)
+    if rule == KEPT:
+        return None
+    values = {
+        "item": slates.items[row, column],
+        "score": slates.scores[row, column],
+        "chance": chances[row, column] if rule == NO_CHANCE else None,
+    }
+    return row, _RULES[rule].format(**values, n_items=n_items, place=column)
 
 
 def short(
@@ -70,11 +73,14 @@ def short(
 
 
 @njit()
-def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int, int]:
+def _inspect(
+    items: Any, scores: Any, chances: Any, seen: Any, n_items: int
+) -> tuple[int, int, int]:
     """The first rule that is broken: (rule, row, column); (KEPT, 0, 0) if none is.
 
     Args:
         items, scores: `[B, k]` of a policy.
+        chances: `[B, k]` propensities, or without rows: there are none. They are looked at last.
         seen: `[B, S]` of the request.
         n_items: items are 1..n_items.
     """
@@ -103,19 +109,11 @@ def _inspect(items: Any, scores: Any, seen: Any, n_items: int) -> tuple[int, int
             if mark[item] == b:
                 return REPEATED_ITEM, b, j
             mark[item] = b
-    return KEPT, 0, 0
-
-
-@njit()
-def _improper(items: Any, propensities: Any) -> tuple[int, int]:
-    """Row and column of the first item whose propensity is not in (0, 1], both `[B, k]`; (-1, -1)
-    if none.
-    """
-    for b in range(items.shape[0]):
+    for b in range(chances.shape[0]):
         for j in range(items.shape[1]):
-            if items[b, j] > 0 and not 0.0 < propensities[b, j] <= 1.000001:
-                return b, j
-    return -1, -1
+            if items[b, j] > 0 and not 0.0 < chances[b, j] <= 1.000001:
+                return NO_CHANCE, b, j
+    return KEPT, 0, 0
 
 
 @njit()

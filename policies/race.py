@@ -68,7 +68,7 @@ def _anyone(
     left: int,
     mark: Any,
     stamp: int,
-    failed: int = 0,
+    failed: int,
 ) -> int:
     """One of the `left` items without this stamp, each with the same probability: by rejection, at
     last by rank.
@@ -123,7 +123,7 @@ def alike(
                         np.uint32(place * (_TRIES + 1)),
                     )
             philox_words(seed, counters, n * k, words)
-        left, _ = _mark(seen[b], seen[b, :0], n_items, mark, b)
+        left, _ = _mark(seen[b], items[b, :0], n_items, mark, b)
         for place in range(min(k, left)):
             at = b % _TOGETHER * k + place
             item = 1 + int(unit(np.uint64(words[0, at]), np.uint64(words[1, at])) * n_items)
@@ -166,7 +166,7 @@ def draw(
         items, propensities: `[B, k]` outputs; zeros on entry.
     """
     n_items, temperature, epsilon = shape
-    mark = np.full(n_items + 1, -1, dtype=np.int64)
+    mark = np.full(n_items + 1, -1, dtype=np.int32)
     n_pool = pool.shape[1]
     weight, arrives = np.empty(n_pool), np.empty(n_pool)
     counters = np.empty((4, n_pool), dtype=np.uint32)
@@ -198,7 +198,7 @@ def draw(
                         first = j
             if next_outside < np.inf and (first < 0 or next_outside < arrives[first]):
                 lane = _OUTSIDE + 1 + arrivals * (_TRIES + 1)
-                item = _anyone(seed, _EXPLORE, users[b], steps[b], lane, outside, mark, b)
+                item = _anyone(seed, _EXPLORE, users[b], steps[b], lane, outside, mark, b, 0)
                 mark[item] = b
                 items[b, place], propensities[b, place] = item, each / total
                 arrivals, outside = arrivals + 1, outside - 1

@@ -134,9 +134,8 @@ class ShardLives:
         recalled again. `request` is the context of the requests themselves, by its paths.
         """
         items = np.empty((len(rows), length), dtype=np.int64)
-        clicked = np.empty((len(rows), length), dtype=np.bool_)
         kernels.recollect(self.items, rows, items)
-        kernels.recollect(self.clicked, rows, clicked)
+        clicked = self.clicked[rows, self.clicked.shape[1] - length :]
         seen = items
         if seen_length != length:
             seen = np.empty((len(rows), seen_length), dtype=np.int64)

@@ -244,7 +244,7 @@ def _table(
     """The rows of requests: `runs` names them, their first impressions, and how many each has,
     `[R]` each.
     """
-    from simulator.serving.kernels import places, repeat, rows_of_runs, take
+    from simulator.serving.kernels import places, rows_of_runs
 
     order, starts, shown = runs
     n = int(shown.sum())
@@ -254,32 +254,32 @@ def _table(
         "position": pa.array(places(shown, n)),
     }
     for name in ("user", "session", "request", "t"):
-        out[name] = pa.array(repeat(whole[name], order, shown, n))
+        out[name] = pa.array(np.repeat(whole[name][order], shown))
     if TAB in target.names and TAB in whole:
-        tab = repeat(whole[TAB], order, shown, n)
+        tab = np.repeat(whole[TAB][order], shown)
         out[TAB] = pa.array(tab, mask=tab < 0).cast(pa.uint8())
     if FIT in target.names:
         if isinstance(fit, int):
             theirs = np.full(n, fit)
         else:
-            theirs = repeat(fit(whole["user"]), order, shown, n)
+            theirs = np.repeat(fit(whole["user"])[order], shown)
         out[FIT] = pa.array(theirs.astype(np.uint8))
     for name in target.names:
         if name in out or name == "duration":
             continue
         column = target.field(name)
         if name in whole:
-            out[name] = _arrow(take(whole[name], impressions), column)
+            out[name] = _arrow(np.take(whole[name], impressions), column)
         elif column.nullable:
             out[name] = pa.nulls(n, column.type)
         else:
             out[name] = pa.array(np.full(n, _absent(name), dtype=IMPRESSIONS[name]))
-    out["duration"] = pa.array(take(seconds, out["item"].to_numpy()))
+    out["duration"] = pa.array(np.take(seconds, out["item"].to_numpy()))
     table = pa.table([out[name] for name in target.names], schema=target)
     if team is None:
         return table
     if "team" in whole:
-        drafted = take(whole["team"], impressions)
+        drafted = np.take(whole["team"], impressions)
     else:
         drafted = np.full(n, _absent("team"), dtype=IMPRESSIONS["team"])
     return table.filter(pa.array(drafted == team))

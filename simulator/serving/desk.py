@@ -312,6 +312,7 @@ def cut(candidates: Slates, k: int) -> tuple[Slates, IntArray]:
 
 def _taken(values: Array, places: IntArray, empty: float) -> Array:
     """`values` `[B, n]` at the columns `places` `[B, k]`; `empty` where these are -1."""
-    taken = np.empty(places.shape, dtype=values.dtype)
-    kernels.pick(values, places, values.dtype.type(empty), taken)
+    first = np.arange(len(values))[:, None] * values.shape[1]
+    taken: Array = np.take(values, first + places)
+    taken[places < 0] = empty
     return taken

@@ -65,23 +65,6 @@ def _rows_of_runs(starts: Any, lengths: Any, out: Any) -> None:
         at += lengths[i]
 
 
-def repeat(values: Array, order: Array, lengths: Array, total: int) -> Array:
-    """`values[order[i]]`, `lengths[i]` times, one after another, `[total]`."""
-    out = np.empty(total, dtype=values.dtype)
-    _repeat(_bits(values), order, lengths, _bits(out))
-    return out
-
-
-@njit()
-def _repeat(values: Any, order: Any, lengths: Any, out: Any) -> None:
-    at = 0
-    for i in range(len(order)):
-        value = values[order[i]]
-        for j in range(lengths[i]):
-            out[at + j] = value
-        at += lengths[i]
-
-
 def places(lengths: Array, total: int) -> Array:
     """0, 1, ..., `lengths[i]` - 1 for each i, one after another, `[total]` uint16."""
     out = np.empty(total, dtype=np.uint16)
@@ -96,19 +79,6 @@ def _places(lengths: Any, out: Any) -> None:
         for j in range(lengths[i]):
             out[at + j] = j
         at += lengths[i]
-
-
-def take(values: Array, index: Array) -> Array:
-    """`values[index]`, without a copy of a narrow `index`."""
-    out = np.empty(len(index), dtype=values.dtype)
-    _take(_bits(values), index, _bits(out))
-    return out
-
-
-@njit()
-def _take(values: Any, index: Any, out: Any) -> None:
-    for i in range(len(index)):
-        out[i] = values[index[i]]
 
 
 def pack(block: Array, shown: Array, out: Array) -> None:
@@ -187,14 +157,9 @@ def recollect(memory: Any, rows: Any, out: Any) -> None:
     """
     skip = memory.shape[1] - out.shape[1]
     for b in range(len(rows)):
-        _copy(memory[rows[b], skip:], out[b])
-
-
-@njit()
-def _copy(source: Any, out: Any) -> None:
-    """`out[: len(source)] = source`, whatever the types."""
-    for j in range(len(source)):
-        out[j] = source[j]
+        last, target = memory[rows[b], skip:], out[b]
+        for j in range(len(last)):
+            target[j] = last[j]
 
 
 @njit()
@@ -250,14 +215,6 @@ def best(items: Any, scores: Any, places: Any) -> bool:
             n = min(n + 1, k)
         is_whole &= n == k
     return bool(is_whole)
-
-
-@njit()
-def pick(values: Any, places: Any, empty: Any, out: Any) -> None:
-    """`out[b, j] = values[b, places[b, j]]`, all `[B, k]`; `empty` where the place is below 0."""
-    for b in range(places.shape[0]):
-        for j in range(places.shape[1]):
-            out[b, j] = values[b, places[b, j]] if places[b, j] >= 0 else empty
 
 
 @njit()

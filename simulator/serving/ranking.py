@@ -222,8 +222,8 @@ def ridge(x: DoubleArray, y: DoubleArray) -> DoubleArray:
 
 
 def _times(x: DoubleArray, v: DoubleArray) -> DoubleArray:
-    """`x @ v`."""
-    return matmul(x, v[:, None])[:, 0]
+    """`x @ v`, as one row by a table."""
+    return matmul(v, x.T)
 
 
 def _gram(x: DoubleArray, weight: DoubleArray) -> DoubleArray:

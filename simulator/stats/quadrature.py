@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,11 @@ def legendre(n: int) -> tuple[Floats, Floats]:
     by their recursion (Abramowitz & Stegun 1964, 22.7.10 and 25.4.29). numpy's are eigenvalues,
     whose last bits depend on the processor's LAPACK.
     """
-    x = np.array([-circle((i - 0.25) / (2.0 * n + 1.0))[0] for i in range(1, n + 1)])
+    cosine_and_sine: Any = circle
+    # As Python's: a few numbers are not worth a kernel
+    x = np.array(
+        [-cosine_and_sine.py_func((i - 0.25) / (2.0 * n + 1.0))[0] for i in range(1, n + 1)]
+    )
     slope = np.empty(n)
     for _ in range(6):
         before, value = np.ones(n), x
