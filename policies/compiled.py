@@ -25,14 +25,13 @@ LEAST = np.float32(-126)
 
 @njit(fastmath=FAST, forceinline=True)
 def factor(x: Any, powers: Any, j: int) -> Any:
-    """`2^x = factor * 2^k` for x within -126..126: the factor; the bits of 2^k are made in
-    `powers[j]`.
+    """`2^x = factor * 2^k` for x within -126..126: the factor; 2^k is written to `powers[j]`.
 
     By 1 + r + r^2 / 2 + ... of r = (x - k) ln 2, |r| <= ln(2) / 2, with six terms.
     """
     k = np.floor(x + HALF)
     r = (x - k) * LN_2
-    powers[j] = (np.int32(k) + np.int32(127)) << np.int32(23)
+    powers[j] = np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
     p = np.float32(1 / 720) * r + np.float32(1 / 120)
     p = p * r + np.float32(1 / 24)
     p = p * r + np.float32(1 / 6)
@@ -42,11 +41,10 @@ def factor(x: Any, powers: Any, j: int) -> Any:
 
 
 @njit(fastmath=FAST, forceinline=True)
-def exponentials(scores: Any, n: int, powers: Any, factors: Any) -> Any:
+def exponentials(scores: Any, n: int, powers: Any) -> Any:
     """`exp(scores[:n] - m)` in place, m the largest; m and the sum.
 
-    Off by 4e-7 near m and by 1e-5 at e^-87, relatively. The bits of powers of two are made in
-    `powers` and read in `factors`, the same memory as int32 and as float32.
+    Off by 4e-7 near m and by 1e-5 at e^-87, relatively. `powers` `[>= n]` is overwritten.
     """
     top = scores[0]
     for j in range(n):
@@ -55,15 +53,15 @@ def exponentials(scores: Any, n: int, powers: Any, factors: Any) -> Any:
         scores[j] = factor(max((scores[j] - top) * LOG2_E, LEAST), powers, j)
     total = ZERO
     for j in range(n):
-        scores[j] *= factors[j]
+        scores[j] *= powers[j]
         total += scores[j]
     return top, total
 
 
 @njit(fastmath=FAST, forceinline=True)
-def softmax(scores: Any, n: int, powers: Any, factors: Any) -> None:
-    """The softmax of `scores[:n]`, in place; `powers` and `factors` as in `exponentials`."""
-    _, total = exponentials(scores, n, powers, factors)
+def softmax(scores: Any, n: int, powers: Any) -> None:
+    """The softmax of `scores[:n]`, in place; `powers` `[>= n]` is overwritten."""
+    _, total = exponentials(scores, n, powers)
     for j in range(n):
         scores[j] /= total
 
@@ -81,7 +79,14 @@ def own_logits(hidden: Any, vectors: Any, target: Any, log_q: Any, out: Any) -> 
 
 @njit(fastmath=FAST)
 def cross_entropy(
-    logits: Any, own: Any, target: Any, items: Any, left_out: Any, share: float, slope: Any
+    logits: Any,
+    own: Any,
+    target: Any,
+    items: Any,
+    is_other: Any,
+    left_out: Any,
+    share: float,
+    slope: Any,
 ) -> Any:
     """log(exp(x) + sum_j exp(l_j)) - x of each position, added up, and the derivatives of `share`
     times it.
@@ -91,21 +96,13 @@ def cross_entropy(
         own: `[P]` x.
         target: `[P]` each position's own item.
         items: `[N]` what the others are. The position's own item is none of them.
+        is_other: `[n_items + 1]` whether an item is among them.
         left_out: float, the logit of what does not count.
         share: by which the derivatives are multiplied.
         slope: `[P]` ends as the derivative by x.
     """
     n = len(items)
-    largest = 0
-    for j in range(n):
-        largest = max(largest, items[j])
-    for i in range(len(target)):
-        largest = max(largest, target[i])
-    is_other = np.zeros(largest + 1, dtype=np.bool_)
-    for j in range(n):
-        is_other[items[j]] = True
-    powers = np.empty(n, dtype=np.int32)
-    factors = powers.view(np.float32)
+    powers = np.empty(n, dtype=np.float32)
     loss = 0.0
     for i in range(len(own)):
         row = logits[i]
@@ -113,7 +110,7 @@ def cross_entropy(
             for j in range(n):
                 if items[j] == target[i]:
                     row[j] = left_out
-        top, total = exponentials(row, n, powers, factors)
+        top, total = exponentials(row, n, powers)
         gap = np.float64(top) + math.log(np.float64(total)) - np.float64(own[i])
         tail = math.exp(-abs(gap))
         loss += max(gap, 0.0) + math.log1p(tail)

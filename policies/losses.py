@@ -136,6 +136,8 @@ class _CompiledCrossEntropy(torch.autograd.Function):
         chosen, bias = vectors.index_select(0, others), -log_q.index_select(0, others)
         to_hidden, to_chosen = torch.empty_like(hidden), torch.zeros_like(chosen)
         size = max(1, 2 * BLOCK // len(others) // GRAIN) * GRAIN
+        is_other = np.zeros(len(table), dtype=np.bool_)
+        is_other[items] = True
         total = 0.0
         for start in range(0, len(rows), size):
             part = slice(start, start + size)
@@ -145,6 +147,7 @@ class _CompiledCrossEntropy(torch.autograd.Function):
                 own[part],
                 wanted[part],
                 items,
+                is_other,
                 np.float32(LEFT_OUT),
                 1.0 / len(rows),
                 slope[part],

@@ -59,8 +59,9 @@ def attend(
     asked_offsets: Any,
     heads: int,
     distance: Any,
+    shares: Any,
     out: Any,
-) -> Any:
+) -> None:
     """Causal softmax attention of the asked tokens over all tokens of their own window.
 
     Args:
@@ -72,24 +73,16 @@ def attend(
         heads: m.
         distance: `[m, R]` what is added to the score of a token so far back, the farthest first; R
             is at least the longest window, or 0: nothing is added.
+        shares: `[m, P, W]` output, the weights of the tokens of the window from its first on; W is
+            the longest window, filled up to `LANES`.
         out: `[P, d]` output.
-
-    Returns:
-        The weights `[m, P, W]` of the tokens of the window, from its first on; W is the longest
-        window, and some.
     """
     width, reach = queries.shape[1], distance.shape[1]
-    own = width // heads
-    longest = 0
-    for b in range(len(offsets) - 1):
-        longest = max(longest, offsets[b + 1] - offsets[b])
-    longest = (longest + LANES - 1) // LANES * LANES
+    own, longest = width // heads, shares.shape[2]
     scale = np.float32(1.0 / np.sqrt(own))
-    shares = np.empty((heads, len(asked), longest), dtype=np.float32)
-    keys = np.zeros((own, longest), dtype=np.float32)
+    keys = np.empty((own, longest), dtype=np.float32)  # what is not filled counts for nothing
     values = np.empty((longest, own), dtype=np.float32)
-    powers = np.empty(longest, dtype=np.int32)
-    factors = powers.view(np.float32)
+    powers = np.empty(longest, dtype=np.float32)
     query, mixed = np.empty(own, dtype=np.float32), np.empty(own, dtype=np.float32)
     for b in range(len(offsets) - 1):
         begin, n = offsets[b], offsets[b + 1] - offsets[b]
@@ -112,13 +105,12 @@ def attend(
                         scores[j] += terms[j]
                 for j in range(seen, wide):
                     scores[j] = np.float32(-np.inf)
-                softmax(scores, wide, powers, factors)
+                softmax(scores, wide, powers)
                 for j in range(seen, wide):
                     scores[j] = ZERO
                 _combine(scores, 0, values, seen, own, mixed)
                 for c in range(own):
                     out[p, first + c] = mixed[c]
-    return shares
 
 
 @njit(fastmath=FAST)
@@ -134,16 +126,20 @@ def attend_backward(
     to_both: Any,
     to_distance: Any,
 ) -> None:
-    """The gradient of `attend`, whose arguments and result these are, by the gradient `grad`
+    """The gradient of `attend`, whose arguments these are, by the gradient `grad`
     `[P, d]` of its output: that of the queries `[P, d]`, of keys and values `[T, 2 d]`, and what
     is added to that of the distances `[m, R]`.
     """
     heads, width, reach = len(shares), queries.shape[1], to_distance.shape[1]
     own, longest = width // heads, shares.shape[2]
     scale = np.float32(1.0 / np.sqrt(own))
-    values = np.zeros((own, longest), dtype=np.float32)
+    values = np.empty((own, longest), dtype=np.float32)
+    for c in range(own):
+        for j in range(longest):
+            values[c, j] = ZERO
     keys = np.empty((longest, own), dtype=np.float32)
-    to_keys, to_values = np.empty_like(keys), np.empty_like(keys)
+    to_keys = np.empty((longest, own), dtype=np.float32)
+    to_values = np.empty((longest, own), dtype=np.float32)
     slope = np.empty(longest, dtype=np.float32)
     given, query = np.empty(own, dtype=np.float32), np.empty(own, dtype=np.float32)
     mixed = np.empty(own, dtype=np.float32)

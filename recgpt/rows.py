@@ -292,7 +292,7 @@ class _Block:
 
     def forward(self, x: Array) -> Array:
         """`[N, d]` -> `[M, d]`, of which the first P rows are those of the asked tokens."""
-        from recgpt.kernels import attend
+        from recgpt.kernels import LANES, attend
 
         width, own, n = x.shape[1], self.own, len(self.asked)
         weight, bias = own["attention.qkv.weight"], own["attention.qkv.bias"]
@@ -303,7 +303,10 @@ class _Block:
         self.queries = _times(self.asking, weight[:width], bias[:width])
         self.both = _times(x, weight[width:], bias[width:])
         self.mixed = np.zeros_like(self.asking)
-        self.shares = attend(
+        longest = int(np.diff(self.batch.offsets).max(initial=0))
+        shape = self.heads, n, -(-longest // LANES) * LANES
+        self.shares = np.empty(shape, dtype=np.float32)
+        attend(
             self.queries,
             self.both,
             self.batch.offsets,
@@ -311,6 +314,7 @@ class _Block:
             self.asked_offsets,
             self.heads,
             self.distance,
+            self.shares,
             self.mixed,
         )
         joined = _times(self.mixed, own["attention.out.weight"], own["attention.out.bias"])

@@ -53,7 +53,11 @@ def test_dynamic_features_by_hand():
     out = np.empty((1, len(STATIC) + len(DYNAMIC)))
     history, clicks = np.append(items, 1), np.append(clicked, False)
     t = np.array([0, 1, 2, 3, 4])
-    features.logged(history, clicks, t, np.array([1]), np.array([4]), 9, static, groups, 0.5, out)
+    counts = features.no_counts(groups)
+    features.logged(
+        history, clicks, t, np.array([1]), np.array([4]), 9, static, groups, counts, 0.5, out
+    )
+    assert not counts.any()
     own = 12 / 23
     expected = [
         np.log(own / (1 - own)),
@@ -85,6 +89,7 @@ def test_a_request_is_not_its_own_past():
         9,
         np.zeros((3, len(STATIC))),
         groups,
+        features.no_counts(groups),
         0.5,
         out,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from policies.base import IntArray
 from policies.elementary import exp, log, log1p
 from policies.jit import njit
 
@@ -19,13 +20,11 @@ _SMOOTH = 5.0
 """Impressions' worth of the user's own rate that smooth an affinity."""
 
 
-@njit()
-def _largest(groups: Any) -> int:
-    largest = 0
-    for kind in range(groups.shape[0]):
-        for item in range(groups.shape[1]):
-            largest = max(largest, groups[kind, item])
-    return largest
+def no_counts(groups: IntArray) -> IntArray:
+    """What `score` and `logged` count in: impressions, clicks and the last impression of each of
+    `groups`, `[3, 2, 1 + the largest]`, zeros on entry and on return.
+    """
+    return np.zeros((3, 2, int(groups.max()) + 1), dtype=np.int64)
 
 
 @njit()
@@ -90,6 +89,7 @@ def score(
     candidates: Any,
     static: Any,
     groups: Any,
+    counts: Any,
     coefficients: Any,
     rate: float,
     weight: float,
@@ -103,13 +103,12 @@ def score(
         candidates: `[B, n]`, 0 = none.
         static: `[n_items + 1, S]`.
         groups: `[2, n_items + 1]` tag and author.
+        counts: `no_counts` of them.
         coefficients: `[2, S + N_DYNAMIC]` of clicks and of watch time.
         rate, weight: overall click rate; weight of watch time.
         out: `[B, n]`.
     """
-    size = _largest(groups) + 1
-    shown, clicks = np.zeros((2, size), dtype=np.int64), np.zeros((2, size), dtype=np.int64)
-    last = np.zeros((2, size), dtype=np.int64)
+    shown, clicks, last = counts[0], counts[1], counts[2]
     dynamic = np.empty(N_DYNAMIC)
     s = static.shape[1]
     for b in range(candidates.shape[0]):
@@ -140,6 +139,7 @@ def logged(
     window: int,
     static: Any,
     groups: Any,
+    counts: Any,
     rate: float,
     out: Any,
 ) -> None:
@@ -151,12 +151,10 @@ def logged(
         starts: `[R]` where the user of each row begins.
         rows: `[R]` impressions to describe.
         window: impressions that a request brings, at most.
-        static, groups, rate: as in `score`.
+        static, groups, counts, rate: as in `score`.
         out: `[R, S + N_DYNAMIC]`.
     """
-    size = _largest(groups) + 1
-    shown, clicks = np.zeros((2, size), dtype=np.int64), np.zeros((2, size), dtype=np.int64)
-    last = np.zeros((2, size), dtype=np.int64)
+    shown, clicks, last = counts[0], counts[1], counts[2]
     s = static.shape[1]
     for i in range(len(rows)):
         row = rows[i]

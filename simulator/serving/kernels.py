@@ -173,7 +173,7 @@ def unite(lists: Any, quotas: Any, n_items: int, out_items: Any, out_channel: An
         n_items: items are 1..n_items.
         out_items, out_channel: `[B, sum(quotas)]`, filled from the left; zeros on entry.
     """
-    mark = np.full(n_items + 1, -1, dtype=np.int64)
+    mark = np.full(n_items + 1, -1, dtype=np.int32)
     for b in range(lists.shape[0]):
         n, at = 0, 0
         for c in range(len(quotas)):

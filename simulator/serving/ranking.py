@@ -149,6 +149,7 @@ class Ranker:
             items,
             self.static,
             groups,
+            features.no_counts(groups),
             coefficients,
             self.rate,
             self.weight,
@@ -312,6 +313,16 @@ def _training_features(
     out = np.empty((len(rows), len(STATIC) + len(DYNAMIC)))
     groups = np.stack([tag, author])
     features.logged(
-        history.items, history.clicked, history.t, starts, rows, window, static, groups, rate, out
+        history.items,
+        history.clicked,
+        history.t,
+        starts,
+        rows,
+        window,
+        static,
+        groups,
+        features.no_counts(groups),
+        rate,
+        out,
     )
     return out

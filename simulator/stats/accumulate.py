@@ -48,7 +48,7 @@ def add_groups(block: Any, group: Any, count: Any, shift: Any, total: Any, gram:
     Statistician 1983).
 
     Args:
-        block: `[p, units]` values.
+        block: `[p, units or more]` values.
         group: `[units]` of 0..k-1; units of other numbers are left out.
         count: `[k]` units so far, added to, as are `total` `[k, p]` and `gram` `[k, p, p]`.
         shift: `[k, p]`, set where a group begins.
@@ -68,7 +68,9 @@ def add_groups(block: Any, group: Any, count: Any, shift: Any, total: Any, gram:
         if 0 <= g < k:
             order[place[g]] = unit
             place[g] += 1
-    ones, away = np.ones(len(order)), np.empty((p, len(order)))
+    ones, away = np.empty(len(order)), np.empty((p, len(order)))
+    for unit in range(len(order)):
+        ones[unit] = 1.0
     for g in range(k):
         own = order[start[g] : start[g + 1]]
         n = len(own)

@@ -161,8 +161,8 @@ class Sampler:
                 self._flush()
 
     def _flush(self) -> None:
-        block, group = self._block[:, : self._filled], self._group[: self._filled]
-        add_groups(block, group, self.n, self.shift, self.total, self.gram)
+        group = self._group[: self._filled]
+        add_groups(self._block, group, self.n, self.shift, self.total, self.gram)
         self._filled = 0
 
     def samples(self) -> list[Sample]:
