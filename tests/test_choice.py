@@ -469,7 +469,7 @@ def test_sessions_start_as_a_poisson_process_along_the_hour_curve() -> None:
     hour = np.bincount(first % DAY // 3_600_000, minlength=24) / 4000
     share = np.array(HOURS) / sum(HOURS)
     days, within = first // DAY, first % DAY / 3_600_000
-    done = days + np.interp(within, np.arange(25), people.law.hours)
+    done = days + np.interp(within, np.arange(25), people.tables.hours)
     assert close(done.mean(), 1.0, 1 / np.sqrt(4000))
     assert close((done > 1).mean(), np.exp(-1), np.sqrt(0.24 / 4000))
     # After the first midnight the process does not know when it was started: within one more day it
@@ -477,7 +477,7 @@ def test_sessions_start_as_a_poisson_process_along_the_hour_curve() -> None:
     late = days >= 1
     assert np.abs(hour[12] - share[12]) < 0.02
     assert late.any()
-    flat = world(4000, 50, **OFF).law.hours
+    flat = world(4000, 50, **OFF).tables.hours
     assert np.allclose(np.diff(flat), 1 / 24)
 
 

@@ -91,6 +91,8 @@ class Walkers(People):
         """Keys that `known` gives are below it."""
         return self.n_items + 1
 
-    def _at_birth(self, key: int) -> tuple[tuple[DoubleArray, DoubleArray], int]:
+    def _known(
+        self, key: IntArray, version: IntArray
+    ) -> tuple[IntArray, tuple[DoubleArray, DoubleArray]]:
         """One interest: where a click on the video `key` leads."""
-        return (np.zeros(1), self.truth.onward[key : key + 1].copy()), key
+        return key, (np.zeros((len(key), 1)), self.truth.onward[key][:, None])

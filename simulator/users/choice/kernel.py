@@ -21,6 +21,7 @@ from policies.philox import philox, philox_words, uniform, unit
 from policies.streams import Purpose
 from policies.time import DAY, HOUR
 from simulator.users.choice.law import (
+    TOGETHER,
     UNBORN,
     Floats,
     Ints,
@@ -43,9 +44,6 @@ FAR = 2.0**62
 
 VECTOR = 16
 """Numbers of a loop that LLVM computes in one go, at the cost of three of them alone."""
-
-TOGETHER = 256
-"""Fixed numbers of a user that are drawn together; how many changes no bit."""
 
 
 @njit()
@@ -71,25 +69,6 @@ def liking(seed: Any, user: int, what: int, lane: int) -> float:
 
 
 @njit()
-def _add_likings(
-    seed: Any, user: int, what: int, scale: float, first: int, end: int, out: Floats
-) -> None:
-    """`out[i] += scale * liking(seed, user, what, i)` for i of `first` to `end` - 1."""
-    counters = np.empty((4, TOGETHER), dtype=np.uint32)
-    words = np.empty((4, TOGETHER), dtype=np.uint32)
-    counters[0], counters[1], counters[2] = np.uint32(user), np.uint32(what), np.uint32(_WORLD)
-    for start in range(first, end, TOGETHER):
-        n = min(TOGETHER, end - start)
-        for j in range(n):
-            counters[3, j] = np.uint32(start + j)
-        philox_words(seed, counters, n, words)
-        for j in range(n):
-            w0, w1 = np.uint64(words[0, j]), np.uint64(words[1, j])
-            w2, w3 = np.uint64(words[2, j]), np.uint64(words[3, j])
-            out[start + j] += scale * bell(w0, w1, w2, w3)
-
-
-@njit()
 def _words(seed: Any, purpose: int, user: int, step: int, lane: int, n: int) -> Words:
     """The words of the lanes from `lane` on, `[4, >= n]`: as many as fill vectors."""
     size = (n + VECTOR - 1) // VECTOR * VECTOR
@@ -101,7 +80,7 @@ def _words(seed: Any, purpose: int, user: int, step: int, lane: int, n: int) -> 
     return words
 
 
-@njit(error_model="numpy")
+@njit()
 def _normal(words: Words, out: Floats) -> None:
     """Standard normal numbers `[n]` of words `[4, >= n]` (Box & Muller 1958)."""
     n = len(out)
@@ -112,19 +91,26 @@ def _normal(words: Words, out: Floats) -> None:
         out[i] = math.sqrt(-2.0 * out[i]) * circle(unit32(words[1, i]))[0]
 
 
-@njit(error_model="numpy")
+@njit()
 def _new_interest(
-    law: Law, seed: Any, truth: Truth, user: int, m: int, age: int, out: Floats
+    spread: float,
+    seed: Any,
+    centres: Floats,
+    tag_cdf: Floats,
+    user: int,
+    m: int,
+    age: int,
+    out: Floats,
 ) -> None:
     """Draw the direction of interest `m` that begins at `age`: a tag's centre and a deviation from
     it, length 1.
     """
     n = len(out)
     place = uniform(seed, _WORLD, user, INTEREST + age, m)
-    tag, end = 0, len(truth.tag_cdf) - 1  # the first tag whose sum is above it, the last at most
+    tag, end = 0, len(tag_cdf) - 1  # the first tag whose sum is above it, the last at most
     while tag < end:
         middle = (tag + end) >> 1
-        if truth.tag_cdf[middle] <= place:
+        if tag_cdf[middle] <= place:
             tag = middle + 1
         else:
             end = middle
@@ -132,10 +118,10 @@ def _new_interest(
     norm = 0.0
     for d in range(n):
         norm += out[d] * out[d]
-    scale = law.interest_spread / math.sqrt(norm)
+    scale = spread / math.sqrt(norm)
     norm = 0.0
     for d in range(n):
-        out[d] = truth.centres[tag, d] + scale * out[d]
+        out[d] = centres[tag, d] + scale * out[d]
         norm += out[d] * out[d]
     length = math.sqrt(norm)
     for d in range(n):
@@ -144,64 +130,94 @@ def _new_interest(
 
 @njit()
 def settle(
-    law: Law, seed: Any, truth: Truth, users: Ints, logits: Floats, interests: Floats
-) -> None:
-    """The interests of users `[n]` at age 0."""
-    n = logits.shape[1]
-    for row in range(len(users)):
-        _normal(_words(seed, _DRIFT, users[row], 0, 0, n), logits[row])
-        for m in range(n):
-            logits[row, m] *= law.concentration
-            _new_interest(law, seed, truth, users[row], m, 0, interests[row, m])
-
-
-@njit(error_model="numpy")
-def drift(
     law: Law,
     seed: Any,
-    truth: Truth,
+    centres: Floats,
+    tag_cdf: Floats,
     users: Ints,
-    rows: Ints,
     ages: Ints,
     logits: Floats,
     interests: Floats,
 ) -> None:
-    """One day: the interests of users `[n]`, who live in `rows` `[n]` of `[N, M]` and `[N, M, D]`,
-    reach `ages` `[n]`.
+    """The interests of users `[n]` at `ages` `[n]`: `[n, M]` logits of their weights, and `[n, M,
+    D]` directions.
     """
-    n, m = len(users), logits.shape[1]
+    n = logits.shape[1]
+    rows, oldest = np.empty(len(users), dtype=np.int64), 0
+    for row in range(len(users)):
+        _normal(_words(seed, _DRIFT, users[row], 0, 0, n), logits[row])
+        for m in range(n):
+            logits[row, m] *= law.concentration
+            _new_interest(
+                law.interest_spread, seed, centres, tag_cdf, users[row], m, 0, interests[row, m]
+            )
+        oldest = max(oldest, ages[row])
+    older, days = np.empty_like(rows), np.empty_like(rows)
+    for day in range(1, oldest + 1):
+        n_older = 0
+        for row in range(len(users)):
+            rows[n_older], older[n_older], days[n_older] = row, users[row], day
+            n_older += ages[row] >= day
+        drift(law, seed, centres, tag_cdf, older, rows, days, n_older, logits, interests)
+
+
+@njit()
+def drift(
+    law: Law,
+    seed: Any,
+    centres: Floats,
+    tag_cdf: Floats,
+    users: Ints,
+    rows: Ints,
+    ages: Ints,
+    n: int,
+    logits: Floats,
+    interests: Floats,
+) -> None:
+    """One day: the interests of the first `n` users, who live in `rows` of `[N, M]` and `[N, M,
+    D]`, reach `ages`.
+    """
+    m = logits.shape[1]
     half = (n * m + VECTOR - 1) // VECTOR * VECTOR
     counters = np.zeros((4, 2 * half), dtype=np.uint32)
     words, moves = np.empty((4, 2 * half), dtype=np.uint32), np.empty(n * m)
-    for i in range(n * m):
-        for at, lane in ((i, i % m), (half + i, 256 + i % m)):
-            counters[0, at], counters[1, at] = np.uint32(users[i // m]), np.uint32(ages[i // m])
+    for b in range(n):
+        for which in range(2 * m):
+            at, lane = b * m + which, which
+            if which >= m:
+                at, lane = half + at - m, 256 + which - m
+            counters[0, at], counters[1, at] = np.uint32(users[b]), np.uint32(ages[b])
             counters[2, at], counters[3, at] = np.uint32(_DRIFT), np.uint32(lane)
     philox_words(seed, counters, 2 * half, words)
     noise = math.sqrt(1.0 - law.persistence * law.persistence) * law.concentration
     if noise > 0.0:
         _normal(words, moves)
-    for i in range(n * m):
-        row, which = rows[i // m], i % m
-        logits[row, which] = law.persistence * logits[row, which]
-        if noise > 0.0:
-            logits[row, which] += noise * moves[i]
-        chance = unit(np.uint64(words[0, half + i]), np.uint64(words[1, half + i]))
-        if chance < law.renewal:
-            age = ages[i // m]
-            _new_interest(law, seed, truth, users[i // m], which, age, interests[row, which])
+    for b in range(n):
+        row = rows[b]
+        for which in range(m):
+            i = b * m + which
+            logits[row, which] = law.persistence * logits[row, which]
+            if noise > 0.0:
+                logits[row, which] += noise * moves[i]
+            chance = unit(np.uint64(words[0, half + i]), np.uint64(words[1, half + i]))
+            if chance < law.renewal:
+                _new_interest(
+                    law.interest_spread, seed, centres, tag_cdf, users[b], which, ages[b],
+                    interests[row, which],
+                )  # fmt: skip
 
 
 @njit()
-def weigh(logits: Floats, focus: int, strength: float, out: Floats) -> None:
-    """Weights of the interests, the largest 1 before the session's `focus` (-1: none) takes
-    `strength` of the others.
+def weigh(logits: Floats, row: int, focus: int, strength: float, out: Floats) -> None:
+    """Weights of the interests in a row of `[n, M]`, the largest 1 before the session's `focus`
+    (-1: none) takes `strength` of the others.
     """
-    top = logits[0]
-    for m in range(len(logits)):
-        top = max(top, logits[m])
-    for m in range(len(logits)):
-        out[m] = exp(logits[m] - top) * (1.0 if focus < 0 or m == focus else 1.0 - strength)
+    top = logits[row, 0]
+    for m in range(logits.shape[1]):
+        top = max(top, logits[row, m])
+    for m in range(logits.shape[1]):
+        share = 1.0 if focus < 0 or m == focus else 1.0 - strength
+        out[row, m] = exp(logits[row, m] - top) * share
 
 
 @njit()
@@ -209,15 +225,13 @@ def fold(weights: Floats, interests: Floats, row: int, lens: Floats) -> None:
     """What `matching` reads of a user, from a row of `[n, M]` and `[n, M, D]`: interests four
     abreast, their weights below.
 
-    `lens` is `[ceil(M / 4), D + 1, 4]`, 0 where there is none.
+    `lens` is `[ceil(M / 4), D + 1, 4]`; where there is none it is left alone.
     """
     _, n, n_places = interests.shape
-    for g in range(lens.shape[0]):
-        for j in range(4):
-            m = 4 * g + j
-            for d in range(n_places):
-                lens[g, d, j] = interests[row, m, d] if m < n else 0.0
-            lens[g, n_places, j] = weights[row, m] if m < n else 0.0
+    for m in range(n):
+        for d in range(n_places):
+            lens[m // 4, d, m % 4] = interests[row, m, d]
+        lens[m // 4, n_places, m % 4] = weights[row, m]
 
 
 @njit()
@@ -249,7 +263,7 @@ def matches(weights: Floats, interests: Floats, row: int, places: Floats, out: F
     """`matching` of all items, `[n_items + 1]`, for the user in a row of `[n, M]` and `[n, M, D]`;
     `places` `[n_items + 1, >= D]`.
     """
-    lens = np.empty(((weights.shape[1] + 3) // 4, interests.shape[2] + 1, 4))
+    lens = np.zeros(((weights.shape[1] + 3) // 4, interests.shape[2] + 1, 4))
     fold(weights, interests, row, lens)
     for i in range(len(out)):
         out[i] = matching(lens, places, i)
@@ -317,7 +331,7 @@ def arrival(hours: Floats, start: float, rate: float, exponential: float) -> flo
     done `exponential` more.
 
     Inversion of the cumulative rate (Cinlar 1975), which is linear within an hour; `hours` as
-    `Law.hours`.
+    `LawTables.hours`.
     """
     day = math.floor(start / DAY)
     hour = (start - day * DAY) / HOUR
@@ -335,23 +349,33 @@ def arrival(hours: Floats, start: float, rate: float, exponential: float) -> flo
 
 
 @njit()
-def first_arrivals(law: Law, seed: Any, rate: Floats, user: Ints, out: Ints) -> None:
+def first_arrivals(hours: Floats, seed: Any, rate: Floats, user: Ints, out: Ints) -> None:
     """ms from midnight of the first day to the first session of users `[n]`, who come at `rate`
-    `[n]` a day.
+    `[n]` a day; `hours` as `LawTables.hours`.
     """
     for b in range(len(user)):
         wait = -log(1.0 - uniform(seed, _ARRIVE, user[b], 0, 0))
-        out[b] = np.int64(arrival(law.hours, 0.0, rate[b], wait))
+        out[b] = np.int64(arrival(hours, 0.0, rate[b], wait))
 
 
 @njit()
-def wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, rows: Ints, t: Ints) -> None:
+def wake(
+    law: Law,
+    seed: Any,
+    centres: Floats,
+    tag_cdf: Floats,
+    lives: Lives,
+    users: Ints,
+    rows: Ints,
+    t: Ints,
+) -> None:
     """Bring users `[n]`, who live in `rows` `[n]`, to the times `[n]` of their requests: birth,
     drift, a new session, recovery from satiation.
     """
     birth, age, logits, interests, weights, session, open_, focus, memory, last = lives[:10]
     n = len(users)
-    older, drifting = np.zeros(n, dtype=np.bool_), np.empty((3, n), dtype=np.int64)
+    older, who = np.zeros(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+    where, ages = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
     while True:  # day after day of those who have not asked for days
         n_drifting = 0
         for b in range(n):
@@ -360,20 +384,18 @@ def wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, rows: Int
                 birth[u] = day
             if age[u] < day - birth[u]:
                 age[u] += 1
-                older[b] = True
-                who, where, ages = drifting
+                older[b] = 1
                 who[n_drifting], where[n_drifting], ages[n_drifting] = users[b], u, age[u]
                 n_drifting += 1
         if n_drifting == 0:
             break
-        who, where, ages = drifting[:, :n_drifting]
-        drift(law, seed, truth, who, where, ages, logits, interests)
+        drift(law, seed, centres, tag_cdf, who, where, ages, n_drifting, logits, interests)
     for b in range(n):
         user, u = users[b], rows[b]
-        changed = older[b] or open_[u] == 0
+        changed = older[b] != 0 or open_[u] == 0
         if open_[u] == 0:
             open_[u] = 1
-            weigh(logits[u], -1, 0.0, weights[u])
+            weigh(logits, u, -1, 0.0, weights)
             focus[u] = -1
             if law.focus > 0.0:
                 total = 0.0
@@ -387,7 +409,7 @@ def wake(law: Law, seed: Any, truth: Truth, lives: Lives, users: Ints, rows: Int
                 focus[u] = m
             session[u] += 1
         if changed:
-            weigh(logits[u], focus[u], law.focus, weights[u])
+            weigh(logits, u, focus[u], law.focus, weights)
         if law.satiation > 0.0:
             keep = exp2(-(t[b] - last[u]) / (law.half_life * HOUR))
             for d in range(memory.shape[1]):
@@ -419,103 +441,97 @@ def expected(
 
 @njit()
 def best_estimates(
-    law: Law,
+    by_match: float,
+    by_author: float,
     seed: Any,
-    truth: Truth,
-    birth: tuple[Floats, Floats],
-    user: int,
-    age: int,
+    video: Floats,
+    author: Ints,
+    users: Ints,
+    weights: Floats,
+    interests: Floats,
+    narrow: npt.NDArray[np.float32],
     noise: float,
     traffic: Floats,
     promoted: Promoted,
     items: npt.NDArray[np.int32],
     values: npt.NDArray[np.float32],
 ) -> None:
-    """Fill `items` and `values` `[m]` with the videos of largest `traffic` `[n_items + 1]` plus
-    what the app knows of a user's utilities, largest first: interests as they were at `age`, no
-    taste, an error of sd `noise`. Where there are fewer, 0 and -inf follow.
-
-    `birth` are the user's interests at age 0 (`[M]` logits, `[M, D]` directions), which are drifted
-    in place.
+    """Fill `items` and `values` `[B, m]` with the videos of largest `traffic` `[n_items + 1]` plus
+    what the app knows of the utilities of `users` `[B]`, largest first: interests, no taste, an
+    error of sd `noise`. Where there are fewer, 0 and -inf follow.
 
     Every video is either valued or shown to be worth less than `m` others, by bounds: on what is
     the same for all users (`promoted` begins with the most), on the match (computed in float32 for
-    256 videos at a time), on authors and on the error, whose law ends at 3.4642 sd (`bell`).
+    TOGETHER videos at a time), on authors and on the error, whose law ends at 3.4642 sd (`bell`).
+
+    Args:
+        by_match, by_author: `Law.match` and `Law.author`.
+        weights, interests: `[B, M]` and `[B, M, D]`.
+        narrow: `interests` in float32.
     """
-    logits, interests = birth
-    n, n_places = interests.shape
-    who, where, ages = np.full(1, user), np.zeros(1, dtype=np.int64), np.empty(1, dtype=np.int64)
-    for day in range(1, age + 1):
-        ages[0] = day
-        drift(
-            law, seed, truth, who, where, ages,
-            logits.reshape(1, n), interests.reshape((1, n, n_places)),
-        )  # fmt: skip
-    weights = np.empty_like(logits)
-    weigh(logits, -1, 0.0, weights)
-    authors = np.zeros(promoted.n_authors)
-    _add_likings(seed, user, AUTHOR_TASTE, law.author, 0, len(authors), authors)
-    lens = np.empty(((n + 3) // 4, n_places + 1, 4))
-    fold(weights.reshape(1, -1), interests.reshape((1, n, n_places)), 0, lens)
-    narrow, shares = interests.astype(np.float32), (law.match * weights).astype(np.float32)
-    total = 0.0
-    for m in range(n):
-        for d in range(n_places):
-            total += law.match * weights[m] * interests[m, d] * interests[m, d]
-    total *= promoted.longest
-    # In float32 a match is off by less than D + M + 8 roundings of 2^-23 (Higham 2002, section 3.1)
-    rounding = (n_places + n + 8) * 2.0**-22 * (1.0 + total)
-    most_error = noise * 3.4641016151377544 + rounding
-    most_author = authors[0]
-    for author in range(len(authors)):
-        most_author = max(most_author, authors[author])
-
-    found, bound = 0, -np.inf
-    best, best_items = np.empty(len(items)), np.empty(len(items), dtype=np.int64)
+    order, all_known, author_of, places = (
+        promoted.order, promoted.known, promoted.author, promoted.places,
+    )  # fmt: skip
+    (_, n, n_places), n_authors, size = interests.shape, promoted.n_authors, items.shape[1]
+    lens, authors = np.zeros(((n + 3) // 4, n_places + 1, 4)), np.empty(n_authors)
+    best, best_items = np.empty(size), np.empty(size, dtype=np.int64)
     rough, part = np.empty(TOGETHER, dtype=np.float32), np.empty(TOGETHER, dtype=np.float32)
-    for start in range(0, len(promoted.order), TOGETHER):
-        if promoted.known[start] + total + most_author + most_error < bound:
-            break
-        end = min(start + TOGETHER, len(promoted.order))
-        rough[:] = 0.0
+    for b in range(len(users)):
+        fold(weights, interests, b, lens)
+        words, most_author = _words(seed, _WORLD, users[b], AUTHOR_TASTE, 0, n_authors), -np.inf
+        for a in range(n_authors):
+            w0, w1 = np.uint64(words[0, a]), np.uint64(words[1, a])
+            w2, w3 = np.uint64(words[2, a]), np.uint64(words[3, a])
+            authors[a] = by_author * bell(w0, w1, w2, w3)
+            most_author = max(most_author, authors[a])
+        total = 0.0
         for m in range(n):
-            part[:] = 0.0
             for d in range(n_places):
-                _add_scaled(narrow[m, d], promoted.places[d, start:end], part)
-            _add_square(shares[m], part, rough)
-        for j in range(end - start):
-            known = promoted.known[start + j] + rough[j] + most_error
-            if known + most_author < bound or known + authors[promoted.author[start + j]] < bound:
-                continue
-            i = promoted.order[start + j]
-            x = truth.video[i, n_places] + law.match * matching(lens, truth.video, i)
-            x += authors[truth.author[i]]
-            if noise > 0.0:
-                x += noise * liking(seed, user, ESTIMATE, i)
-            x += traffic[i]
-            found = offer(best, best_items, found, x, i)
-            if found == len(best):
-                bound = best[0]
-    if found < len(best):
-        heapify(best, best_items, found)
-    unheap(best, best_items, found)
-    for j in range(len(items)):
-        items[j], values[j] = 0, -np.inf
-        if j < found:
-            items[j], values[j] = best_items[j], best[j]
-
-
-@njit()
-def _add_scaled(x: Any, row: Any, out: Any) -> None:
-    for j in range(len(row)):
-        out[j] += x * row[j]
-
-
-@njit()
-def _add_square(x: Any, row: Any, out: Any) -> None:
-    for j in range(len(row)):
-        positive = max(row[j], np.float32(0.0))
-        out[j] += x * positive * positive
+                total += by_match * weights[b, m] * interests[b, m, d] * interests[b, m, d]
+        total *= promoted.longest
+        # In float32 a match is off by less than D + M + 8 roundings of 2^-23 (Higham 2002, section
+        # 3.1)
+        rounding = (n_places + n + 8) * 2.0**-22 * (1.0 + total)
+        most_error = noise * 3.4641016151377544 + rounding
+        found, bound = 0, -np.inf
+        for block in range(len(places)):
+            start = block * TOGETHER
+            if all_known[start] + total + most_author + most_error < bound:
+                break
+            for j in range(TOGETHER):
+                rough[j] = 0.0
+            for m in range(n):
+                share = np.float32(by_match * weights[b, m])
+                for j in range(TOGETHER):
+                    part[j] = 0.0
+                for d in range(n_places):
+                    x32 = narrow[b, m, d]
+                    for j in range(TOGETHER):
+                        part[j] += x32 * places[block, d, j]
+                for j in range(TOGETHER):
+                    positive = max(part[j], np.float32(0.0))
+                    rough[j] += share * positive * positive
+            for j in range(min(TOGETHER, len(order) - start)):
+                known = all_known[start + j] + rough[j] + most_error
+                by_most = known + most_author
+                if by_most < bound or known + authors[author_of[start + j]] < bound:
+                    continue
+                i = order[start + j]
+                x = video[i, n_places] + by_match * matching(lens, video, i)
+                x += authors[author[i]]
+                if noise > 0.0:
+                    x += noise * liking(seed, users[b], ESTIMATE, i)
+                x += traffic[i]
+                found = offer(best, best_items, found, x, i)
+                if found == size:
+                    bound = best[0]
+        if found < size:
+            heapify(best, best_items, found)
+        unheap(best, best_items, found)
+        for j in range(size):
+            items[b, j], values[b, j] = 0, -np.inf
+            if j < found:
+                items[b, j], values[b, j] = best_items[j], best[j]
 
 
 @njit()
@@ -524,18 +540,18 @@ def best_unseen(
     value: npt.NDArray[np.float32],
     row: Ints,
     seen: Ints,
-    n_items: int,
+    gone: Ints,
     items: Ints,
     scores: Any,
 ) -> None:
     """Fill `items` and `scores` `[B, k]` with the first items of the rows `row` `[B]` of `order`
-    `[n, m]`, and their `value`, that are not in `seen` `[B, S]`; values of -inf are none.
+    `[n, m]`, and their `value`, that are not in `seen` `[B, S]`; values of -inf are none. `gone`
+    `[n_items + 1]` is -1 everywhere, and overwritten.
     """
-    gone = np.full(n_items + 1, -1, dtype=np.int64)
     for b in range(len(row)):
-        for i in seen[b]:
-            if 0 < i <= n_items:
-                gone[i] = b
+        for j in range(seen.shape[1]):
+            if 0 < seen[b, j] < len(gone):
+                gone[seen[b, j]] = b
         place = 0
         for rank in range(order.shape[1]):
             if place == items.shape[1]:

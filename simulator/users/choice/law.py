@@ -1,5 +1,5 @@
-"""The parameters of a world as numbers, and its truth, state and answers as named arrays: what
-compiled code is handed.
+"""The parameters of a world as numbers and tables, and its truth, state and answers as named
+arrays: what compiled code is handed.
 
 No arithmetic of the world lives here, and nothing imports numba.
 """
@@ -17,6 +17,9 @@ from simulator.users.choice.parameters import ChoiceParameters
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Words = npt.NDArray[np.uint32]
+
+TOGETHER = 256
+"""Videos whose match is bounded together."""
 
 UNBORN = int(np.iinfo(np.int64).min)
 """The day of birth of a user who has not asked yet."""
@@ -60,7 +63,7 @@ class Promoted(NamedTuple):
     author: Ints
     """`[n]` of each."""
     places: Any
-    """`[D, n]` float32, where each is."""
+    """`[ceil(n / TOGETHER), D, TOGETHER]` float32, where each is; 0 behind the last."""
     n_authors: int
     longest: float
     """The largest squared length of a place."""
@@ -101,6 +104,11 @@ class Law(NamedTuple):
     return_memory: float
     succession: bool
     """Whether the interests of a user are where the last click leads, and nothing else."""
+
+
+class LawTables(NamedTuple):
+    """The parameters of `Choice` that are arrays."""
+
     hours: Floats
     """`[25]` cumulative share of the day's arrivals at each full hour."""
     reactions: Floats
@@ -109,10 +117,15 @@ class Law(NamedTuple):
     """
     most: Words
     """`[F]` no reaction is given where its random word (of 2^32) is above this."""
-    streams: int
-    """Blocks of random words that an impression may take: STREAMS, and more for many reactions."""
     words: Ints
     """`[F, 2]` of each reaction: the stream of its random word, and which of its four words."""
+
+    @property
+    def streams(self) -> int:
+        """Blocks of random words that an impression may take: STREAMS, and more for many
+        reactions.
+        """
+        return max(STREAMS, int(self.words[:, 0].max()) + 1)
 
 
 class Lives(NamedTuple):
@@ -159,18 +172,11 @@ class Answers(NamedTuple):
 
 def law(choice: ChoiceParameters, *, succession: bool) -> Law:
     """The parameters as numbers for compiled code; what is off gets its neutral values."""
-    from policies.elementary import exps
-
     examination = choice.examination
     cascade = choice.cascade
     watch = choice.watch
     satiation = choice.satiation
     drift, patience, returning = choice.drift, choice.patience, choice.returning
-    hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
-    reactions = np.array([_reaction(reaction) for _, reaction in choice.reactions])
-    most = np.maximum(reactions[:, 2], 1.0) / (
-        1.0 + exps(-reactions[:, 0] - np.abs(reactions[:, 1]))
-    )
     return Law(
         interest_spread=choice.interests.spread,
         concentration=choice.interests.concentration,
@@ -203,10 +209,22 @@ def law(choice: ChoiceParameters, *, succession: bool) -> Law:
         return_reference=returning.reference,
         return_memory=returning.memory,
         succession=succession,
+    )
+
+
+def tables(choice: ChoiceParameters) -> LawTables:
+    """The parameters that are arrays, for compiled code."""
+    from policies.elementary import exps
+
+    hours = np.asarray(choice.diurnal.hours if choice.diurnal.enabled else (1.0,) * 24)
+    reactions = np.array([_reaction(reaction) for _, reaction in choice.reactions])
+    most = np.maximum(reactions[:, 2], 1.0) / (
+        1.0 + exps(-reactions[:, 0] - np.abs(reactions[:, 1]))
+    )
+    return LawTables(
         hours=np.concatenate(([0.0], np.cumsum(hours) / hours.sum())),
         reactions=reactions,
         most=np.array([min(int(chance * 2**32), 2**32 - 1) for chance in most], dtype=np.uint32),
-        streams=STREAMS + max(0, -(-(len(reactions) - len(SPARE)) // 4)),
         words=np.array([_words_of(number) for number in range(len(reactions))]),
     )
 

@@ -14,7 +14,18 @@ import numpy.typing as npt
 from policies.base import DoubleArray, FloatArray, IntArray, Slates
 from policies.time import DAY
 from simulator.users.base import Feedback, rows_among
-from simulator.users.choice.law import UNBORN, Answers, Law, Lives, Promoted, Truth, law
+from simulator.users.choice.law import (
+    TOGETHER,
+    UNBORN,
+    Answers,
+    Law,
+    LawTables,
+    Lives,
+    Promoted,
+    Truth,
+    law,
+    tables,
+)
 from simulator.users.choice.parameters import ChoiceParameters
 from simulator.users.choice.world import World, people
 
@@ -42,25 +53,26 @@ class People:
         self.kinds: tuple[str, ...] = choice.reactions.kinds
         self.who = np.arange(self.n_users) if who is None else who
         self.law: Law = law(choice, succession=world.onward is not None)
+        self.tables: LawTables = tables(choice)
         self.truth = Truth(
             world.video, world.author, world.centres, world.tag_cdf,
             *people(choice, seed, self.who),
             np.zeros((1, world.dimensions)) if world.onward is None else world.onward,
         )  # fmt: skip
         self._choice = choice
+        self._scratch: dict[int, Any] = {}  # `responses.Scratch` by the size of slates
 
     @cached_property
     def lives(self) -> Lives:
         """The state of those who live here, at its start where `restore` has not given another."""
-        from simulator.users.choice import kernel
-
         choice, n = self._choice, len(self.who)
         m, d = choice.interests.per_user, choice.interests.dimensions
-        lives = Lives(
+        logits, interests = self._interests(self.who, np.zeros_like(self.who))
+        return Lives(
             birth=np.full(n, UNBORN),
             age=np.zeros(n, dtype=np.int64),
-            logits=np.zeros((n, m)),
-            interests=np.zeros((n, m, d)),
+            logits=logits,
+            interests=interests,
             weights=np.ones((n, m)),
             session=np.zeros(n, dtype=np.int64),
             open=np.zeros(n, dtype=np.int64),
@@ -71,8 +83,6 @@ class People:
             clicked=np.zeros(n, dtype=np.int64),
             satisfaction=np.full(n, choice.returning.reference),
         )
-        kernel.settle(self.law, self.seed, self.truth, self.who, lives.logits, lives.interests)
-        return lives
 
     def fade(self, offsets: DoubleArray) -> None:
         """From now on `offsets` `[n_items + 1]` are added to the logit of a click on each item."""
@@ -86,7 +96,8 @@ class People:
 
         out = np.empty(len(user), dtype=np.int64)
         rate = self.truth.rate[rows_among(self.who, user)]
-        kernel.first_arrivals(self.law, self.seed, rate, np.asarray(user, dtype=np.int64), out)
+        who = np.asarray(user, dtype=np.int64)
+        kernel.first_arrivals(self.tables.hours, self.seed, rate, who, out)
         return out
 
     def slate_size(self, user: IntArray, step: IntArray) -> IntArray | None:
@@ -113,8 +124,11 @@ class People:
             np.ascontiguousarray(column, dtype=np.int64)
             for column in (user, rows, step, t, slates.items)
         )
-        world = (self.law, self.seed, self.truth, self.lives)
-        responses.respond(*world, who, lived, when, at, items, out)
+        if k not in self._scratch:
+            sizes = self.tables.streams, k, *self.lives.interests.shape[1:]
+            self._scratch[k] = responses.Scratch.of(*sizes)
+        world = (self.law, self.tables, self.seed, self.truth, self.lives)
+        responses.respond(*world, who, lived, when, at, items, self._scratch[k], out)
         kinds = dict(zip(self.kinds, out.kinds, strict=True))
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 
@@ -142,37 +156,47 @@ class People:
         order = np.argsort(-known, kind="stable")
         order = order[(known[order] > -np.inf) & (order > 0)]
         places = self.truth.video[:, :n_places]
+        of_all = np.zeros((-(-len(order) // TOGETHER) * TOGETHER, n_places), dtype=np.float32)
+        of_all[: len(order)] = places[order]
         return Promoted(
             order,
             known[order],
             self.truth.author[order],
-            np.ascontiguousarray(places[order].T, dtype=np.float32),
+            np.ascontiguousarray(of_all.reshape(-1, TOGETHER, n_places).transpose(0, 2, 1)),
             int(self.truth.author.max()) + 1,
             float((places**2).sum(axis=1).max()),
         )
 
     def estimate(
         self,
-        known: tuple[int, int],
+        key: IntArray,
+        version: IntArray,
         noise: float,
         traffic: DoubleArray,
         promoted: Promoted,
         size: int,
     ) -> tuple[npt.NDArray[np.int32], FloatArray]:
-        """The `size` videos of largest utility as the app estimates it, by the interests as they
-        were at its last training, and `traffic` `[n_items + 1]`, with these sums, largest first; 0
-        and -inf where there are fewer.
+        """The `size` videos of largest utility as the app estimates it by each `key` and `version`
+        `[B]` of `known`, that is, by the interests as they were at its last training, and `traffic`
+        `[n_items + 1]`, with these sums, largest first, `[B, size]` each; 0 and -inf where there
+        are fewer.
         """
+        from policies.elementary import exps
         from simulator.users.choice import kernel
 
-        items, values = np.empty(size, dtype=np.int32), np.empty(size, dtype=np.float32)
-        key, age = known
+        users, (logits, interests) = self._known(key, version)
+        items = np.empty((len(key), size), dtype=np.int32)
+        values = np.empty((len(key), size), dtype=np.float32)
         kernel.best_estimates(
-            self.law,
+            self.law.match,
+            self.law.author,
             self.seed,
-            self.truth,
-            *self._at_birth(key),
-            age,
+            self.truth.video,
+            self.truth.author,
+            users,
+            exps(logits - logits.max(axis=1, keepdims=True)),  # as `kernel.weigh`
+            interests,
+            interests.astype(np.float32),
             noise,
             traffic,
             promoted,
@@ -181,16 +205,25 @@ class People:
         )
         return items, values
 
-    def _at_birth(self, key: int) -> tuple[tuple[DoubleArray, DoubleArray], int]:
-        """Logits `[M]` and directions `[M, D]` at age 0 of what a key of `known` names, and the
-        number that its random numbers are keyed by.
+    def _known(
+        self, key: IntArray, version: IntArray
+    ) -> tuple[IntArray, tuple[DoubleArray, DoubleArray]]:
+        """Of keys and versions `[B]` of `known`: the numbers that random numbers are keyed by, and
+        the interests, `[B, M]` logits of their weights and `[B, M, D]` directions.
         """
+        return self.who[key], self._interests(self.who[key], version)
+
+    def _interests(self, user: IntArray, age: IntArray) -> tuple[DoubleArray, DoubleArray]:
+        """Logits `[n, M]` and directions `[n, M, D]` of the interests of users at ages (days)."""
         from simulator.users.choice import kernel
 
-        user, (_, m, d) = self.who[key : key + 1], self.lives.interests.shape
-        logits, interests = np.empty((1, m)), np.empty((1, m, d))
-        kernel.settle(self.law, self.seed, self.truth, user, logits, interests)
-        return (logits[0], interests[0]), int(user[0])
+        interests, truth = self._choice.interests, self.truth
+        logits = np.empty((len(user), interests.per_user))
+        directions = np.empty((*logits.shape, interests.dimensions))
+        kernel.settle(
+            self.law, self.seed, truth.centres, truth.tag_cdf, user, age, logits, directions
+        )
+        return logits, directions
 
     def state(self) -> dict[str, npt.NDArray[Any]]:
         """Interests, memory, session and clock of those who live here, each `[n, ...]`."""

@@ -41,6 +41,7 @@ from simulator.users.choice.law import (
     Floats,
     Ints,
     Law,
+    LawTables,
     Lives,
     Truth,
     Words,
@@ -58,19 +59,17 @@ CHUNK = 64
 FURTHER = 256
 """Purpose.FEEDBACK + 256, + 512, ... key the further streams of worlds with many reactions."""
 
-SHOWN, EXAMINED, CLICKED = 1, 2, 4
-"""What became of an impression, added up; 0: it was not shown."""
+SHOWN, EXAMINED, CLICKED, LONG = 1, 2, 4, 8
+"""What became of an impression, added up; 0: it was not shown, LONG: a long view."""
 
 
 @njit()
-def _count(
-    user: Ints, step: Ints, items: Ints, author: Ints, streams: int, counters: Words
-) -> None:
-    """Fill the counters of all words that the answers to `[n]` slates may take, `[4, streams, k,
+def _count(user: Ints, step: Ints, items: Ints, author: Ints, counters: Words) -> None:
+    """Fill the counters of all words that the answers to `[n]` slates may take, `[4, streams * k *
     CHUNK]`.
     """
     n, k = items.shape
-    for stream in range(streams):
+    for stream in range(counters.shape[1] // (k * CHUNK)):
         purpose = _FEEDBACK + FURTHER * (stream - STREAMS + 1)
         if stream < STREAMS:
             purpose = (_EXAMINE, _RESPONSE, _FEEDBACK, _WORLD, _WORLD)[stream]
@@ -81,43 +80,81 @@ def _count(
                     what, lane = AUTHOR_TASTE, author[lane]
                 elif stream == VIDEO:
                     what = VIDEO_TASTE
-                counters[0, stream, p, b] = np.uint32(user[b])
-                counters[1, stream, p, b] = np.uint32(what)
-                counters[2, stream, p, b] = np.uint32(purpose)
-                counters[3, stream, p, b] = np.uint32(lane)
-
-
-@njit()
-def _likely(law: Law, words: Words) -> npt.NDArray[np.bool_]:
-    """Whether any reaction to each impression is possible, by its random word alone, `[k,
-    CHUNK]`.
-    """
-    k = words.shape[2]
-    out = np.zeros((k, CHUNK), dtype=np.bool_)
-    for kind in range(len(law.most)):
-        stream, word, most = law.words[kind, 0], law.words[kind, 1], law.most[kind]
-        for p in range(k):
-            for b in range(CHUNK):  # contiguous: LLVM compares many at a time
-                out[p, b] |= words[word, stream, p, b] <= most
-    return out
+                at = (stream * k + p) * CHUNK + b
+                counters[0, at], counters[1, at] = np.uint32(user[b]), np.uint32(what)
+                counters[2, at], counters[3, at] = np.uint32(purpose), np.uint32(lane)
 
 
 class Seen(NamedTuple):
     """What becomes of the impressions of a chunk, `[k, CHUNK]` each, place by place."""
 
     state: Ints
-    """SHOWN + EXAMINED + CLICKED, as far as it is so."""
+    """SHOWN + EXAMINED + CLICKED + LONG, as far as it is so."""
     y: Floats
     """The click's logit with the user's own level set to `base`."""
     duration: Floats
     """s"""
     watch: Floats
     """s; 0 where nothing was examined"""
-    long: Ints
-    """1: a long view"""
 
 
-@njit(forceinline=True)
+class Scratch(NamedTuple):
+    """What a chunk is answered in: arrays that are used again for the next one."""
+
+    counters: Words
+    """`[4, streams * k * CHUNK]`"""
+    drawn: Words
+    """The random words of the counters."""
+    words: Words
+    """`drawn` as `[4, streams, k, CHUNK]`."""
+    seen: Seen
+    lens: Floats
+    """`[M * D, CHUNK]` the interests."""
+    shares: Floats
+    """`[M, CHUNK]` their weights."""
+    fading: Floats
+    """`[D, CHUNK]` the memories."""
+    place: Floats
+    """`[D, CHUNK]` of the videos at a place of the slates."""
+    others: Floats
+    """`[10, CHUNK]`"""
+    mood: Floats
+    """`[3, CHUNK]` seconds spent, long views, whether the app was put away."""
+    picked: Ints
+    """`[2, k * CHUNK]` which impressions numbers are computed of."""
+    numbers: Floats
+    """`[4, k * CHUNK]`"""
+
+    @classmethod
+    def of(cls, streams: int, k: int, n_interests: int, n_places: int) -> Scratch:
+        """Arrays for slates of `k`, `streams` of random words (`LawTables.streams`), M and D."""
+        size = k * CHUNK
+        drawn = np.zeros((4, streams * size), dtype=np.uint32)
+        rows = (n_interests * n_places, n_interests, n_places, n_places, 10, 3)
+        lens, shares, fading, place, others, mood = np.split(
+            _columns(sum(rows)), np.cumsum(rows)[:-1]
+        )
+        return cls(
+            counters=np.zeros_like(drawn),
+            drawn=drawn,
+            words=drawn.reshape(4, streams, k, CHUNK),
+            seen=Seen(
+                state=np.empty((k, CHUNK), dtype=np.int64),
+                y=np.empty((k, CHUNK)),
+                duration=np.zeros((k, CHUNK)),
+                watch=np.empty((k, CHUNK)),
+            ),
+            lens=lens,
+            shares=shares,
+            fading=fading,
+            place=place,
+            others=others,
+            mood=mood,
+            picked=np.empty((2, size), dtype=np.int64),
+            numbers=np.empty((4, size)),
+        )
+
+
 def _columns(n: int) -> Floats:
     """`n` columns of zeros that begin with a cache line each: a vector that lies in two costs two
     reads, and waits for what was written into them one by one.
@@ -127,15 +164,17 @@ def _columns(n: int) -> Floats:
     return whole[skip : skip + n * CHUNK].reshape(n, CHUNK)
 
 
-@njit(error_model="numpy", forceinline=True)
+@njit(forceinline=True)
 def _match(lens: Floats, shares: Floats, place: Floats, out: Floats, part: Floats) -> None:
     """`kernel.matching` of the videos at `place` `[D, CHUNK]`, in the same order of additions, by
     interests `[M * D, CHUNK]` and their weights `[M, CHUNK]`; `part` is overwritten.
     """
     n_places = len(place)
-    out[:] = 0.0
+    for b in range(CHUNK):
+        out[b] = 0.0
     for m in range(len(shares)):
-        part[:] = 0.0
+        for b in range(CHUNK):
+            part[b] = 0.0
         for d in range(n_places):
             for b in range(CHUNK):
                 part[b] += lens[m * n_places + d, b] * place[d, b]
@@ -144,10 +183,15 @@ def _match(lens: Floats, shares: Floats, place: Floats, out: Floats, part: Float
             out[b] += shares[m, b] * positive * positive
 
 
-@njit(error_model="numpy", forceinline=True)
-def _tire(strength: float, memory: Floats, place: Floats, out: Floats) -> None:
-    """`kernel.fatigue` of the videos at `place`, by memories `[D, CHUNK]`: its four sums."""
-    sums, n_places = _columns(4), len(place)
+@njit(forceinline=True)
+def _tire(strength: float, memory: Floats, place: Floats, out: Floats, sums: Floats) -> None:
+    """`kernel.fatigue` of the videos at `place`, by memories `[D, CHUNK]`: its four sums, in the
+    first rows of `sums` `[>= 4, CHUNK]`.
+    """
+    n_places = len(place)
+    for quarter in range(4):
+        for b in range(CHUNK):
+            sums[quarter, b] = 0.0
     whole = n_places - n_places % 4
     for d in range(whole):
         for b in range(CHUNK):
@@ -160,18 +204,17 @@ def _tire(strength: float, memory: Floats, place: Floats, out: Floats) -> None:
         out[b] = strength * alike if alike > 0.0 else 0.0
 
 
-@njit(error_model="numpy", forceinline=True)
-def _taste(law: Law, words: Words, p: int, out: Floats) -> None:
+@njit(forceinline=True)
+def _taste(by_author: float, by_video: float, words: Words, p: int, out: Floats) -> None:
     """The users' own liking for the authors and the videos at place `p`."""
     for b in range(CHUNK):
-        out[b] = law.author * bell(
+        for_author = by_author * bell(
             words[0, AUTHOR, p, b],
             words[1, AUTHOR, p, b],
             words[2, AUTHOR, p, b],
             words[3, AUTHOR, p, b],
         )
-    for b in range(CHUNK):
-        out[b] += law.taste * bell(
+        out[b] = for_author + by_video * bell(
             words[0, VIDEO, p, b],
             words[1, VIDEO, p, b],
             words[2, VIDEO, p, b],
@@ -186,37 +229,41 @@ def _taste(law: Law, words: Words, p: int, out: Floats) -> None:
 @njit()
 def _look(
     law: Law,
-    truth: Truth,
-    lives: Lives,
+    video: Floats,
+    level_of: Floats,
+    onward: Floats,
+    weights: Floats,
+    interests: Floats,
+    memory: Floats,
+    clicked: Ints,
     rows: Ints,
     items: Ints,
-    words: Words,
-    seen: Seen,
-    mood: Floats,
+    scratch: Scratch,
 ) -> None:
     """Who examines and clicks what, of slates `[n, k]` for the users in `rows` `[n]`, n at most
-    CHUNK; `mood[2]` says who puts the app away.
+    CHUNK; `scratch.mood[2]` says who puts the app away.
 
-    A column has CHUNK numbers; those behind n stand for nobody.
+    A column has CHUNK numbers; those behind n stand for nobody. The arrays before `rows` are those
+    of `Truth` and `Lives`.
     """
+    words, seen, mood, others = scratch.words, scratch.seen, scratch.mood, scratch.others
+    lens, shares, fading, place = scratch.lens, scratch.shares, scratch.fading, scratch.place
     state, ys, duration = seen.state, seen.y, seen.duration
-    video, onward = truth.video, truth.onward
-    interests, memory = lives.interests, lives.memory
     (n, k), (_, n_interests, n_places) = items.shape, interests.shape
-    lens, shares = _columns(n_interests * n_places), _columns(n_interests)
-    fading, place, others = _columns(n_places), _columns(n_places), _columns(7)
-    level, appeal, total, x = others[0], others[1], others[2], others[3]
-    part, taste, leaving = others[4], others[5], others[6]
+    level, appeal, total = others[4], others[5], others[6]
+    part, taste, leaving = others[7], others[8], others[9]
     going, last = np.zeros(CHUNK, dtype=np.int64), np.zeros(CHUNK, dtype=np.int64)
+    for b in range(CHUNK):
+        leaving[b] = 0.0
     for b in range(n):
         u = rows[b]
         for m in range(n_interests):
-            shares[m, b] = lives.weights[u, m]
+            shares[m, b] = weights[u, m]
             for d in range(n_places):
                 lens[m * n_places + d, b] = interests[u, m, d]
         for d in range(n_places):
             fading[d, b] = memory[u, d]
-        level[b], going[b], last[b] = truth.level[u], 1, lives.clicked[u]
+        level[b], going[b], last[b] = level_of[u], 1, clicked[u]
     chance = law.examine
     for p in range(k):
         for b in range(n):
@@ -226,22 +273,17 @@ def _look(
                 place[d, b] = video[i, d]
             appeal[b], duration[p, b] = video[i, n_places], video[i, n_places + 1]
         _match(lens, shares, place, total, part)
-        _tire(law.satiation, fading, place, part)
+        _tire(law.satiation, fading, place, part, others)
+        _taste(law.author, law.taste, words, p, taste)
         for b in range(CHUNK):
-            x[b] = level[b] + appeal[b] + law.match * total[b]
-        _taste(law, words, p, taste)
-        for b in range(CHUNK):
-            x[b] += taste[b] - part[b]
-        for b in range(CHUNK):
-            ys[p, b] = x[b] - level[b] + law.base
-        for b in range(CHUNK):
-            part[b] = -x[b]
+            x = level[b] + appeal[b] + law.match * total[b]
+            x += taste[b] - part[b]
+            ys[p, b] = x - level[b] + law.base
+            part[b] = -x
         exp_all(part, CHUNK)
         for b in range(CHUNK):
-            part[b] = 1.0 / (1.0 + part[b])
-        for b in range(CHUNK):
             is_examined = unit32(words[0, EXAMINE, p, b]) < chance
-            is_click = unit32(words[0, RESPONSE, p, b]) < part[b]
+            is_click = unit32(words[0, RESPONSE, p, b]) < 1.0 / (1.0 + part[b])
             depth = SHOWN + is_examined * (EXAMINED + is_click * CLICKED)
             state[p, b] = going[b] * depth
         for d in range(n_places):
@@ -262,35 +304,35 @@ def _look(
         chance *= law.examine_decay
     for b in range(n):
         u = rows[b]
-        lives.clicked[u] = last[b]
+        clicked[u] = last[b]
         mood[2, b] = leaving[b]
         for d in range(n_places):
             memory[u, d] = fading[d, b]
 
 
 @njit()
-def _watch(law: Law, seen: Seen, words: Words) -> None:
+def _watch(law: Law, seen: Seen, words: Words, picked: Ints, numbers: Floats) -> None:
     """Fill in the seconds of what was examined, and whether they are a long view.
 
     A clicked video gets attention of the log-logistic law beyond the click's threshold, which may
     exceed the duration. A skip takes a time of the Weibull law, cut above where its probability is
     that of the threshold.
+
+    `picked` `[2, k * CHUNK]` and `numbers` `[4, k * CHUNK]` are overwritten.
     """
-    state, ys, duration = seen.state.reshape(-1), seen.y.reshape(-1), seen.duration.reshape(-1)
-    watch, is_long = seen.watch.reshape(-1), seen.long.reshape(-1)
-    drawn, ends = words[1, RESPONSE].copy().reshape(-1), words[2, RESPONSE].copy().reshape(-1)
-    size = len(state)
-    clicked, skipped = np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
+    state, ys, duration, watch = seen
+    clicked, skipped = picked[0], picked[1]
+    scale, x, threshold, length = numbers[0], numbers[1], numbers[2], numbers[3]
     n_clicked = n_skipped = 0
-    watch[:], is_long[:] = 0.0, 0
-    for i in range(size):
-        clicked[n_clicked] = skipped[n_skipped] = i
-        n_clicked += state[i] >= CLICKED
-        n_skipped += (state[i] >= EXAMINED) & (state[i] < CLICKED)
-    scale, x, threshold, length = np.empty(size), np.empty(size), np.empty(size), np.empty(size)
+    for p in range(len(state)):
+        for b in range(CHUNK):
+            watch[p, b] = 0.0
+            clicked[n_clicked] = skipped[n_skipped] = p * CHUNK + b
+            n_clicked += state[p, b] >= CLICKED
+            n_skipped += (state[p, b] >= EXAMINED) & (state[p, b] < CLICKED)
     for j in range(n_clicked):
-        length[j] = duration[clicked[j]]
-        scale[j] = 0.5 * ys[clicked[j]]
+        p, b = clicked[j] // CHUNK, clicked[j] % CHUNK
+        length[j], scale[j] = duration[p, b], 0.5 * ys[p, b]
     tanh_all(scale, n_clicked, x)
     for j in range(n_clicked):
         scale[j] *= law.attention_affinity
@@ -302,88 +344,92 @@ def _watch(law: Law, seen: Seen, words: Words) -> None:
         x[j] = threshold[j] / scale[j]
     power_all(x, law.attention_shape, n_clicked)
     for j in range(n_clicked):
-        x[j] = (1.0 + x[j]) / unit32(drawn[clicked[j]]) - 1.0
+        p, b = clicked[j] // CHUNK, clicked[j] % CHUNK
+        x[j] = (1.0 + x[j]) / unit32(words[1, RESPONSE, p, b]) - 1.0
     power_all(x, 1.0 / law.attention_shape, n_clicked)
     for j in range(n_clicked):
         seconds = max(scale[j] * x[j], threshold[j])
+        p, b = clicked[j] // CHUNK, clicked[j] % CHUNK
         if seconds >= length[j]:
-            if unit32(ends[clicked[j]]) < law.stop:
+            if unit32(words[2, RESPONSE, p, b]) < law.stop:
                 seconds = length[j]
             else:
                 seconds = length[j] + law.loop * (seconds - length[j])
-        watch[clicked[j]] = seconds
-        is_long[clicked[j]] = seconds >= min(LONG_VIEW, length[j])
+        watch[p, b] = seconds
+        state[p, b] += LONG * (seconds >= min(LONG_VIEW, length[j]))
     usual = weibull(law.skip_scale, law.skip_shape, VALID_PLAY)
     for j in range(n_skipped):
-        below, seconds = usual, duration[skipped[j]]
+        p, b = skipped[j] // CHUNK, skipped[j] % CHUNK
+        below, seconds = usual, duration[p, b]
         if seconds < VALID_PLAY:
             below = weibull(law.skip_scale, law.skip_shape, seconds)
-        x[j] = 1.0 - unit32(drawn[skipped[j]]) * below
+        x[j] = 1.0 - unit32(words[1, RESPONSE, p, b]) * below
     log_all(x, n_skipped)
     for j in range(n_skipped):
         x[j] = -x[j]
     power_all(x, 1.0 / law.skip_shape, n_skipped)
     for j in range(n_skipped):
-        watch[skipped[j]] = law.skip_scale * x[j]
+        p, b = skipped[j] // CHUNK, skipped[j] % CHUNK
+        watch[p, b] = law.skip_scale * x[j]
 
 
 @njit()
-def _react(law: Law, seen: Seen, words: Words, first: int, out: Answers) -> None:
-    """The reactions to what was examined; `first` is the row of `out`."""
-    state, ys, kinds = seen.state.reshape(-1), seen.y.reshape(-1), out.kinds
-    size = len(state)
-    likely, n = np.empty(size, dtype=np.int64), 0
-    possible = _likely(law, words).reshape(-1)
-    for i in range(size):  # seldom: spares exponentials
-        likely[n] = i
-        n += possible[i] & (state[i] >= EXAMINED)
-    suits, x = np.empty(size), np.empty(size)
+def _react(
+    tables: LawTables,
+    state: Ints,
+    ys: Floats,
+    words: Words,
+    picked: Ints,
+    numbers: Floats,
+    first: int,
+    kinds: npt.NDArray[np.int8],
+) -> None:
+    """The reactions to what was examined; `first` is the row of `kinds`, and `picked` and `numbers`
+    are overwritten as by `_watch`.
+    """
+    most, word_of = tables.most, tables.words
+    likely, possible, n = picked[0], picked[1], 0
+    suits, x = numbers[0], numbers[1]
+    for p in range(len(state)):  # seldom: spares exponentials
+        for b in range(CHUNK):
+            possible[b] = 0
+        for kind in range(len(most)):
+            stream, word, highest = word_of[kind, 0], word_of[kind, 1], most[kind]
+            for b in range(CHUNK):  # contiguous: LLVM compares many at a time
+                possible[b] |= words[word, stream, p, b] <= highest
+        for b in range(CHUNK):
+            likely[n] = p * CHUNK + b
+            n += possible[b] & (state[p, b] >= EXAMINED)
     for j in range(n):
-        suits[j] = 0.5 * ys[likely[j]]
+        suits[j] = 0.5 * ys[likely[j] // CHUNK, likely[j] % CHUNK]
     tanh_all(suits, n, x)
-    for kind in range(len(law.reactions)):
-        rate, affinity, unclicked = law.reactions[kind]
-        stream, word = law.words[kind]
+    for kind in range(len(most)):
+        stream, word = word_of[kind, 0], word_of[kind, 1]
+        rate, affinity = tables.reactions[kind, 0], tables.reactions[kind, 1]
         for j in range(n):
             x[j] = -(rate + affinity * suits[j])
         exp_all(x, n)
         for j in range(n):
-            i = likely[j]
-            p, b = i // CHUNK, i % CHUNK
-            factor = 1.0 if state[i] >= CLICKED else unclicked
+            p, b = likely[j] // CHUNK, likely[j] % CHUNK
+            factor = 1.0 if state[p, b] >= CLICKED else tables.reactions[kind, 2]
             is_given = unit32(words[word, stream, p, b]) < factor * (1.0 / (1.0 + x[j]))
             kinds[1 + kind, first + b, p] = is_given
 
 
 @njit()
-def _answer(
-    law: Law,
-    truth: Truth,
-    lives: Lives,
-    rows: Ints,
-    items: Ints,
-    words: Words,
-    first: int,
-    seen: Seen,
-    out: Answers,
-    mood: Floats,
-) -> None:
-    """Answer slates `[n, k]` of the users in `rows` `[n]`; `first` is the row of `out`.
-
-    `mood` `[3, CHUNK]`: seconds spent, long views, whether the app was put away.
+def _report(gap: float, n: int, seen: Seen, first: int, mood: Floats, out: Answers) -> None:
+    """Write down what `n` users answered, from row `first` of `out` on, and what it was like for
+    them, `mood` `[3, CHUNK]`.
     """
-    clicks, watches, kinds, shown = out.click, out.watch, out.kinds, out.shown
-    state, watch, is_long = seen.state, seen.watch, seen.long
-    n, k = items.shape
-    mood[:] = 0.0
-    _look(law, truth, lives, rows, items, words, seen, mood)
-    _watch(law, seen, words)
-    _react(law, seen, words, first, out)
+    state, watch = seen.state, seen.watch
+    clicks, watches, kinds = out.click, out.watch, out.kinds
+    k = len(state)
+    for b in range(CHUNK):
+        mood[0, b] = mood[1, b] = 0.0
     for p in range(k):
         for b in range(CHUNK):
-            mood[0, b] += watch[p, b] + law.gap if state[p, b] else 0.0
-        for b in range(CHUNK):
-            mood[1, b] += is_long[p, b]
+            mood[0, b] += watch[p, b] + gap if state[p, b] else 0.0
+            mood[1, b] += state[p, b] >= LONG
     for b in range(n):
         to, n_shown = first + b, 0
         for p in range(k):
@@ -391,68 +437,71 @@ def _answer(
             n_shown += is_shown
             clicks[to, p] = state[p, b] >= CLICKED if is_shown else -1
             watches[to, p] = watch[p, b] if is_shown else np.nan
-            kinds[0, to, p] = is_long[p, b] if is_shown else -1
+            kinds[0, to, p] = state[p, b] >= LONG if is_shown else -1
         for kind in range(1, len(kinds)):
             for p in range(n_shown, k):
                 kinds[kind, to, p] = -1
-        shown[to] = n_shown
+        out.shown[to] = n_shown
 
 
-@njit(error_model="numpy")
+@njit()
 def _go_on(
     law: Law,
+    hours: Floats,
     seed: Any,
-    truth: Truth,
-    lives: Lives,
+    rates: Floats,
+    satisfaction: Floats,
+    clock: Ints,
+    is_open: Ints,
     user: Ints,
     rows: Ints,
     step: Ints,
     t: Ints,
     mood: Floats,
     first: int,
-    out: Answers,
+    shown: Ints,
+    leaves: npt.NDArray[np.bool_],
+    following: Ints,
 ) -> None:
     """Whether the sessions of users `[n]` end, and when each asks next; `mood` and `first` as in
-    `_answer`.
+    `_report`, the arrays before `user` those of `LawTables`, `Truth` and `Lives`.
     """
-    satisfaction, clock, rates, hours = lives.satisfaction, lives.clock, truth.rate, law.hours
-    shown, leaves, following, n = out.shown, out.leaves, out.next, len(user)
-    counters, words = np.empty((2, 4, 2 * CHUNK), dtype=np.uint32)
-    for b in range(n):
-        for half in range(2):
-            at = half * n + b
-            counters[0, at], counters[1, at] = np.uint32(user[b]), np.uint32(step[b])
-            counters[2, at] = np.uint32(_RETURN if half else _LEAVE)
-            counters[3, at] = 0
-    philox_words(seed, counters, 2 * n, words)
-    drawn, odds, rate = np.empty(2 * CHUNK), np.empty(CHUNK), np.empty(CHUNK)
+    n = len(user)
+    counters = np.zeros((4, 2 * CHUNK), dtype=np.uint32)
+    words = np.empty((4, 2 * CHUNK), dtype=np.uint32)
     for at in range(2 * n):
-        drawn[at] = unit(np.uint64(words[0, at]), np.uint64(words[1, at]))
+        b = at if at < n else at - n
+        counters[0, at], counters[1, at] = np.uint32(user[b]), np.uint32(step[b])
+        counters[2, at] = np.uint32(_LEAVE if at < n else _RETURN)
+    philox_words(seed, counters, 2 * n, words)
+    leaving, waits = np.empty(CHUNK), np.empty(CHUNK)
+    odds, rate = np.empty(CHUNK), np.empty(CHUNK)
     for b in range(n):
-        u = rows[b]
+        u, c = rows[b], n + b
+        leaving[b] = unit(np.uint64(words[0, b]), np.uint64(words[1, b]))
+        waits[b] = 1.0 - unit(np.uint64(words[0, c]), np.uint64(words[1, c]))
         share = mood[1, b] / max(shown[first + b], 1)
         satisfaction[u] = law.return_memory * satisfaction[u] + (1.0 - law.return_memory) * share
         odds[b] = -law.leave_satisfaction * (share - law.leave_reference)
         rate[b] = law.return_satisfaction * (satisfaction[u] - law.return_reference)
     exp_all(odds, n)
     exp_all(rate, n)
-    for b in range(n):
-        odds[b] *= law.leave / (1.0 - law.leave)
-        drawn[n + b] = 1.0 - drawn[n + b]
-    log_all(drawn[n:], n)
+    log_all(waits, n)
     for b in range(n):
         u, to = rows[b], first + b
+        odds[b] *= law.leave / (1.0 - law.leave)
         end = t[b] + 1000.0 * mood[0, b]
-        leaves[to] = mood[2, b] != 0.0 or drawn[b] < odds[b] / (1.0 + odds[b])
+        leaves[to] = mood[2, b] != 0.0 or leaving[b] < odds[b] / (1.0 + odds[b])
         if leaves[to]:
-            lives.open[u] = 0
-            end = arrival(hours, end, rates[u] * rate[b], -drawn[n + b])
+            is_open[u] = 0
+            end = arrival(hours, end, rates[u] * rate[b], -waits[b])
         following[to] = clock[u] = max(int(min(end, FAR)), t[b] + 1)
 
 
 @njit()
 def respond(
     law: Law,
+    tables: LawTables,
     seed: Any,
     truth: Truth,
     lives: Lives,
@@ -461,26 +510,30 @@ def respond(
     step: Ints,
     t: Ints,
     items: Ints,
+    scratch: Scratch,
     out: Answers,
 ) -> None:
     """Answer `[B]` slates `[B, k]` of different users, who live in `rows` `[B]`, CHUNK at a
-    time; all noise of an impression is keyed by (user, step, item).
+    time, in `scratch`; all noise of an impression is keyed by (user, step, item).
     """
-    k = items.shape[1]
-    size = law.streams * k * CHUNK
-    counters = np.zeros((4, law.streams, k, CHUNK), dtype=np.uint32)
-    words = np.empty((4, law.streams, k, CHUNK), dtype=np.uint32)
-    mood = np.empty((3, CHUNK))
-    seen = Seen(
-        np.empty((k, CHUNK), dtype=np.int64), np.empty((k, CHUNK)), np.zeros((k, CHUNK)),
-        np.empty((k, CHUNK)), np.empty((k, CHUNK), dtype=np.int64),
+    words, seen, mood, picked, numbers = (
+        scratch.words, scratch.seen, scratch.mood, scratch.picked, scratch.numbers,
     )  # fmt: skip
     for first in range(0, len(user), CHUNK):
         end = min(first + CHUNK, len(user))
         who, lived = user[first:end], rows[first:end]
         when, at, slates = step[first:end], t[first:end], items[first:end]
-        wake(law, seed, truth, lives, who, lived, at)
-        _count(who, when, slates, truth.author, law.streams, counters)
-        philox_words(seed, counters.reshape(4, size), size, words.reshape(4, size))
-        _answer(law, truth, lives, lived, slates, words, first, seen, out, mood)
-        _go_on(law, seed, truth, lives, who, lived, when, at, mood, first, out)
+        wake(law, seed, truth.centres, truth.tag_cdf, lives, who, lived, at)
+        _count(who, when, slates, truth.author, scratch.counters)
+        philox_words(seed, scratch.counters, scratch.counters.shape[1], scratch.drawn)
+        _look(
+            law, truth.video, truth.level, truth.onward,
+            lives.weights, lives.interests, lives.memory, lives.clicked, lived, slates, scratch,
+        )  # fmt: skip
+        _watch(law, seen, words, picked, numbers)
+        _react(tables, seen.state, seen.y, words, picked, numbers, first, out.kinds)
+        _report(law.gap, len(who), seen, first, mood, out)
+        _go_on(
+            law, tables.hours, seed, truth.rate, lives.satisfaction, lives.clock, lives.open,
+            who, lived, when, at, mood, first, out.shown, out.leaves, out.next,
+        )  # fmt: skip

@@ -30,6 +30,9 @@ from simulator.users.choice.people import People
 _BOOST = 40
 """`step` of an item's boost under Purpose.WORLD."""
 
+ESTIMATED = 64
+"""Estimates that are made together; how many changes no bit."""
+
 
 @dataclass
 class Yardstick(Policy):
@@ -208,14 +211,17 @@ class Production(Yardstick):
             self.estimates_ = _Estimates(users.n_known, depth)
         kept = self.estimates_
         key, version = users.known(self.inhabitants(histories.user), self.refresh)
-        for i in kept.outdated(key, version):
-            known = int(key[i]), int(version[i])
-            best = users.estimate(known, self.noise, self.traffic_, self.promoted_, kept.depth)
-            kept.keep(known, *best)
+        missing = kept.outdated(key, version)
+        for first in range(0, len(missing), ESTIMATED):
+            some = missing[first : first + ESTIMATED]
+            known = key[some], version[some]
+            best = users.estimate(*known, self.noise, self.traffic_, self.promoted_, kept.depth)
+            kept.keep(*known, *best)
         places = kept.place[key]
         kernel.best_unseen(
-            kept.order, kept.value, places, histories.seen, users.n_items, items, scores
-        )
+            kept.order, kept.value, places, histories.seen,
+            np.full(users.n_items + 1, -1), items, scores,
+        )  # fmt: skip
         return Slates(items, scores)
 
 
@@ -237,30 +243,35 @@ class _Estimates:
         self.order = np.empty((0, depth), dtype=np.int32)
         self.value = np.empty((0, depth), dtype=np.float32)
 
-    def outdated(self, key: IntArray, version: IntArray) -> list[int]:
+    def outdated(self, key: IntArray, version: IntArray) -> IntArray:
         """Where in `key` `[B]` an estimate is missing or of another version; of equal keys the
         first.
         """
         wrong = np.flatnonzero((self.place[key] < 0) | (self.version[key] != version))
-        return list(wrong[np.unique(key[wrong], return_index=True)[1]]) if len(wrong) else []
+        return np.asarray(wrong[np.unique(key[wrong], return_index=True)[1]])
 
     def keep(
-        self, known: tuple[int, int], items: npt.NDArray[np.int32], values: FloatArray
+        self,
+        key: IntArray,
+        version: IntArray,
+        items: npt.NDArray[np.int32],
+        values: FloatArray,
     ) -> None:
-        """Keep the best items `[depth]` of a key in a version, and their values."""
-        key, version = known
-        if self.place[key] < 0:
-            if self.n_kept == len(self.order):
-                self._grow()
-            self.place[key] = self.n_kept
-            self.n_kept += 1
-        place = self.place[key]
+        """Keep the best items `[B, depth]` of different keys in their versions `[B]`, and their
+        values.
+        """
+        new = key[self.place[key] < 0]
+        while self.n_kept + len(new) > len(self.order):
+            self._grow()
+        self.place[new] = np.arange(self.n_kept, self.n_kept + len(new))
+        self.n_kept += len(new)
         self.version[key] = version
-        self.order[place], self.value[place] = items, values
+        self.order[self.place[key]], self.value[self.place[key]] = items, values
 
     def _grow(self) -> None:
         size = min(max(64, 2 * len(self.order)), len(self.place))
         order = np.empty((size, self.depth), dtype=np.int32)
         value = np.empty((size, self.depth), dtype=np.float32)
-        order[: self.n_kept], value[: self.n_kept] = self.order, self.value
+        order[: self.n_kept] = self.order[: self.n_kept]
+        value[: self.n_kept] = self.value[: self.n_kept]
         self.order, self.value = order, value
