@@ -372,7 +372,10 @@ def wake(
     """Bring users `[n]`, who live in `rows` `[n]`, to the times `[n]` of their requests: birth,
     drift, a new session, recovery from satiation.
     """
-    birth, age, logits, interests, weights, session, open_, focus, memory, last = lives[:10]
+    birth, age, session = lives.birth, lives.age, lives.session
+    logits, interests, weights = lives.logits, lives.interests, lives.weights
+    open_, focus = lives.open, lives.focus
+    memory, last = lives.memory, lives.last
     n = len(users)
     older, who = np.zeros(n, dtype=np.int64), np.empty(n, dtype=np.int64)
     where, ages = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
@@ -469,9 +472,8 @@ def best_estimates(
         weights, interests: `[B, M]` and `[B, M, D]`.
         narrow: `interests` in float32.
     """
-    order, all_known, author_of, places = (
-        promoted.order, promoted.known, promoted.author, promoted.places,
-    )  # fmt: skip
+    order, all_known = promoted.order, promoted.known
+    author_of, places = promoted.author, promoted.places
     (_, n, n_places), n_authors, size = interests.shape, promoted.n_authors, items.shape[1]
     lens, authors = np.zeros(((n + 3) // 4, n_places + 1, 4)), np.empty(n_authors)
     best, best_items = np.empty(size), np.empty(size, dtype=np.int64)

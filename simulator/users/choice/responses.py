@@ -208,22 +208,15 @@ def _tire(strength: float, memory: Floats, place: Floats, out: Floats, sums: Flo
 def _taste(by_author: float, by_video: float, words: Words, p: int, out: Floats) -> None:
     """The users' own liking for the authors and the videos at place `p`."""
     for b in range(CHUNK):
-        for_author = by_author * bell(
-            words[0, AUTHOR, p, b],
-            words[1, AUTHOR, p, b],
-            words[2, AUTHOR, p, b],
-            words[3, AUTHOR, p, b],
-        )
-        out[b] = for_author + by_video * bell(
-            words[0, VIDEO, p, b],
-            words[1, VIDEO, p, b],
-            words[2, VIDEO, p, b],
-            words[3, VIDEO, p, b],
-        )
-
-
-# The parts of an answer, each of which one function calls: put into it before types are known, they
-# are not compiled apart as well.
+        out[b] = 0.0
+    for stream, scale in ((AUTHOR, by_author), (VIDEO, by_video)):
+        for b in range(CHUNK):
+            out[b] += scale * bell(
+                words[0, stream, p, b],
+                words[1, stream, p, b],
+                words[2, stream, p, b],
+                words[3, stream, p, b],
+            )
 
 
 @njit()
@@ -246,9 +239,9 @@ def _look(
     A column has CHUNK numbers; those behind n stand for nobody. The arrays before `rows` are those
     of `Truth` and `Lives`.
     """
-    words, seen, mood, others = scratch.words, scratch.seen, scratch.mood, scratch.others
-    lens, shares, fading, place = scratch.lens, scratch.shares, scratch.fading, scratch.place
-    state, ys, duration = seen.state, seen.y, seen.duration
+    lens, shares, others = scratch.lens, scratch.shares, scratch.others
+    fading, place, words = scratch.fading, scratch.place, scratch.words
+    state, ys, duration = scratch.seen.state, scratch.seen.y, scratch.seen.duration
     (n, k), (_, n_interests, n_places) = items.shape, interests.shape
     level, appeal, total = others[4], others[5], others[6]
     part, taste, leaving = others[7], others[8], others[9]
@@ -305,7 +298,7 @@ def _look(
     for b in range(n):
         u = rows[b]
         clicked[u] = last[b]
-        mood[2, b] = leaving[b]
+        scratch.mood[2, b] = leaving[b]
         for d in range(n_places):
             memory[u, d] = fading[d, b]
 
@@ -322,41 +315,38 @@ def _watch(law: Law, seen: Seen, words: Words, picked: Ints, numbers: Floats) ->
     """
     state, ys, duration, watch = seen
     clicked, skipped = picked[0], picked[1]
-    scale, x, threshold, length = numbers[0], numbers[1], numbers[2], numbers[3]
+    scale, x = numbers[0], numbers[1]
+    drawn, length = numbers[2], numbers[3]
     n_clicked = n_skipped = 0
     for p in range(len(state)):
         for b in range(CHUNK):
-            watch[p, b] = 0.0
+            depth, watch[p, b] = state[p, b], 0.0
             clicked[n_clicked] = skipped[n_skipped] = p * CHUNK + b
-            n_clicked += state[p, b] >= CLICKED
-            n_skipped += (state[p, b] >= EXAMINED) & (state[p, b] < CLICKED)
+            n_clicked += depth >= CLICKED
+            n_skipped += (depth >= EXAMINED) & (depth < CLICKED)
     for j in range(n_clicked):
         p, b = clicked[j] // CHUNK, clicked[j] % CHUNK
         length[j], scale[j] = duration[p, b], 0.5 * ys[p, b]
+        drawn[j] = unit32(words[1, RESPONSE, p, b])
     tanh_all(scale, n_clicked, x)
     for j in range(n_clicked):
         scale[j] *= law.attention_affinity
     exp_all(scale, n_clicked)
     for j in range(n_clicked):
-        threshold[j] = min(VALID_PLAY, length[j])
-    for j in range(n_clicked):
         scale[j] *= law.attention
-        x[j] = threshold[j] / scale[j]
+        x[j] = min(VALID_PLAY, length[j]) / scale[j]
     power_all(x, law.attention_shape, n_clicked)
     for j in range(n_clicked):
-        p, b = clicked[j] // CHUNK, clicked[j] % CHUNK
-        x[j] = (1.0 + x[j]) / unit32(words[1, RESPONSE, p, b]) - 1.0
+        x[j] = (1.0 + x[j]) / drawn[j] - 1.0
     power_all(x, 1.0 / law.attention_shape, n_clicked)
     for j in range(n_clicked):
-        seconds = max(scale[j] * x[j], threshold[j])
-        p, b = clicked[j] // CHUNK, clicked[j] % CHUNK
-        if seconds >= length[j]:
-            if unit32(words[2, RESPONSE, p, b]) < law.stop:
-                seconds = length[j]
-            else:
-                seconds = length[j] + law.loop * (seconds - length[j])
+        p, b, end = clicked[j] // CHUNK, clicked[j] % CHUNK, length[j]
+        seconds = max(scale[j] * x[j], min(VALID_PLAY, end))
+        if seconds >= end:
+            stops = unit32(words[2, RESPONSE, p, b]) < law.stop
+            seconds = end if stops else end + law.loop * (seconds - end)
         watch[p, b] = seconds
-        state[p, b] += LONG * (seconds >= min(LONG_VIEW, length[j]))
+        state[p, b] += LONG * (seconds >= min(LONG_VIEW, end))
     usual = weibull(law.skip_scale, law.skip_shape, VALID_PLAY)
     for j in range(n_skipped):
         p, b = skipped[j] // CHUNK, skipped[j] % CHUNK
@@ -424,20 +414,18 @@ def _report(gap: float, n: int, seen: Seen, first: int, mood: Floats, out: Answe
     state, watch = seen.state, seen.watch
     clicks, watches, kinds = out.click, out.watch, out.kinds
     k = len(state)
-    for b in range(CHUNK):
-        mood[0, b] = mood[1, b] = 0.0
-    for p in range(k):
-        for b in range(CHUNK):
-            mood[0, b] += watch[p, b] + gap if state[p, b] else 0.0
-            mood[1, b] += state[p, b] >= LONG
     for b in range(n):
-        to, n_shown = first + b, 0
+        to, n_shown, spent, n_long = first + b, 0, 0.0, 0
         for p in range(k):
-            is_shown = state[p, b] != 0
+            depth, seconds = state[p, b], watch[p, b]
+            is_shown = depth != 0
             n_shown += is_shown
-            clicks[to, p] = state[p, b] >= CLICKED if is_shown else -1
-            watches[to, p] = watch[p, b] if is_shown else np.nan
-            kinds[0, to, p] = state[p, b] >= LONG if is_shown else -1
+            n_long += depth >= LONG
+            spent += seconds + gap if is_shown else 0.0
+            clicks[to, p] = depth >= CLICKED if is_shown else -1
+            watches[to, p] = seconds if is_shown else np.nan
+            kinds[0, to, p] = depth >= LONG if is_shown else -1
+        mood[0, b], mood[1, b] = spent, n_long
         for kind in range(1, len(kinds)):
             for p in range(n_shown, k):
                 kinds[kind, to, p] = -1
@@ -516,9 +504,8 @@ def respond(
     """Answer `[B]` slates `[B, k]` of different users, who live in `rows` `[B]`, CHUNK at a
     time, in `scratch`; all noise of an impression is keyed by (user, step, item).
     """
-    words, seen, mood, picked, numbers = (
-        scratch.words, scratch.seen, scratch.mood, scratch.picked, scratch.numbers,
-    )  # fmt: skip
+    words, seen, mood = scratch.words, scratch.seen, scratch.mood
+    picked, numbers = scratch.picked, scratch.numbers
     for first in range(0, len(user), CHUNK):
         end = min(first + CHUNK, len(user))
         who, lived = user[first:end], rows[first:end]
