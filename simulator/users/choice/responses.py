@@ -117,7 +117,7 @@ class Scratch(NamedTuple):
     place: Floats
     """`[D, CHUNK]` of the videos at a place of the slates."""
     others: Floats
-    """`[10, CHUNK]`"""
+    """`[10, CHUNK]` four sums, and what else `_look` has of each user."""
     mood: Floats
     """`[3, CHUNK]` seconds spent, long views, whether the app was put away."""
     picked: Ints
