@@ -25,13 +25,14 @@ LEAST = np.float32(-126)
 
 @njit(fastmath=FAST, forceinline=True)
 def factor(x: Any, powers: Any, j: int) -> Any:
-    """`2^x = factor * 2^k` for x within -126..126: the factor; 2^k is written to `powers[j]`.
+    """`2^x = factor * 2^k` for x within -126..126: the factor; the bits of 2^k are made in
+    `powers[j]`.
 
     By 1 + r + r^2 / 2 + ... of r = (x - k) ln 2, |r| <= ln(2) / 2, with six terms.
     """
     k = np.floor(x + HALF)
     r = (x - k) * LN_2
-    powers[j] = np.int32((np.int32(k) + np.int32(127)) << np.int32(23)).view(np.float32)
+    powers[j] = (np.int32(k) + np.int32(127)) << np.int32(23)
     p = np.float32(1 / 720) * r + np.float32(1 / 120)
     p = p * r + np.float32(1 / 24)
     p = p * r + np.float32(1 / 6)
@@ -41,10 +42,11 @@ def factor(x: Any, powers: Any, j: int) -> Any:
 
 
 @njit(fastmath=FAST, forceinline=True)
-def exponentials(scores: Any, n: int, powers: Any) -> Any:
+def exponentials(scores: Any, n: int, powers: Any, factors: Any) -> Any:
     """`exp(scores[:n] - m)` in place, m the largest; m and the sum.
 
-    Off by 4e-7 near m and by 1e-5 at e^-87, relatively. `powers` `[>= n]` is overwritten.
+    Off by 4e-7 near m and by 1e-5 at e^-87, relatively. The bits of powers of two are made in
+    `powers` and read in `factors`, the same memory as int32 and as float32.
     """
     top = scores[0]
     for j in range(n):
@@ -53,15 +55,15 @@ def exponentials(scores: Any, n: int, powers: Any) -> Any:
         scores[j] = factor(max((scores[j] - top) * LOG2_E, LEAST), powers, j)
     total = ZERO
     for j in range(n):
-        scores[j] *= powers[j]
+        scores[j] *= factors[j]
         total += scores[j]
     return top, total
 
 
 @njit(fastmath=FAST, forceinline=True)
-def softmax(scores: Any, n: int, powers: Any) -> None:
-    """The softmax of `scores[:n]`, in place; `powers` `[>= n]` is overwritten."""
-    _, total = exponentials(scores, n, powers)
+def softmax(scores: Any, n: int, powers: Any, factors: Any) -> None:
+    """The softmax of `scores[:n]`, in place; `powers` and `factors` as in `exponentials`."""
+    _, total = exponentials(scores, n, powers, factors)
     for j in range(n):
         scores[j] /= total
 
@@ -102,7 +104,8 @@ def cross_entropy(
         slope: `[P]` ends as the derivative by x.
     """
     n = len(items)
-    powers = np.empty(n, dtype=np.float32)
+    powers = np.empty(n, dtype=np.int32)
+    factors = powers.view(np.float32)
     loss = 0.0
     for i in range(len(own)):
         row = logits[i]
@@ -110,7 +113,7 @@ def cross_entropy(
             for j in range(n):
                 if items[j] == target[i]:
                     row[j] = left_out
-        top, total = exponentials(row, n, powers)
+        top, total = exponentials(row, n, powers, factors)
         gap = np.float64(top) + math.log(np.float64(total)) - np.float64(own[i])
         tail = math.exp(-abs(gap))
         loss += max(gap, 0.0) + math.log1p(tail)

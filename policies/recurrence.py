@@ -21,32 +21,32 @@ TOGETHER = 64
 
 
 @njit(fastmath=FAST, forceinline=True)
-def _sigmoid(x: Any, n: int, powers: Any) -> None:
-    """`1 / (1 + exp(-x[:n]))` in place; `powers` `[>= n]` is overwritten."""
+def _sigmoid(x: Any, n: int, powers: Any, factors: Any) -> None:
+    """`1 / (1 + exp(-x[:n]))` in place; `powers` and `factors` as in `compiled.exponentials`."""
     for j in range(n):
         x[j] = factor(min(max(-x[j] * LOG2_E, LEAST), -LEAST), powers, j)
     for j in range(n):
-        x[j] = ONE / (ONE + x[j] * powers[j])
+        x[j] = ONE / (ONE + x[j] * factors[j])
 
 
 @njit(fastmath=FAST, forceinline=True)
-def _recur(a: Any, b: Any, gates: Any, new: Any, powers: Any, state: Any) -> None:
+def _recur(a: Any, b: Any, gates: Any, new: Any, powers: Any, factors: Any, state: Any) -> None:
     """One step of one row, as torch's GRU has it: r = s(a_r + b_r), z = s(a_z + b_z),
     n = tanh(a_n + r b_n), h' = (1 - z) n + z h.
 
     Args:
         a, b: `[3 d or more]` the maps of the input and of the state, with their biases.
-        gates, new, powers: room for `2 d`, `d` and `2 d` numbers.
+        gates, new, powers, factors: room for `2 d`, `d`, `2 d` and `2 d` numbers.
         state: `[d]` h, which becomes h'.
     """
     d = len(state)
     for c in range(2 * d):
         gates[c] = a[c] + b[c]
-    _sigmoid(gates, 2 * d, powers)
+    _sigmoid(gates, 2 * d, powers, factors)
     # tanh(x) = 2 s(2 x) - 1
     for c in range(d):
         new[c] = np.float32(2) * (a[2 * d + c] + gates[c] * b[2 * d + c])
-    _sigmoid(new, d, powers)
+    _sigmoid(new, d, powers, factors)
     for c in range(d):
         candidate = np.float32(2) * new[c] - ONE
         state[c] = candidate + gates[d + c] * (state[c] - candidate)
@@ -73,7 +73,8 @@ def run(table: Any, items: Any, lengths: Any, order: Any, layers: Any, out: Any)
     of_state = np.empty((TOGETHER, columns), dtype=np.float32)
     states = np.empty((len(layers), TOGETHER, d), dtype=np.float32)
     gates, new = np.empty(2 * d, dtype=np.float32), np.empty(d, dtype=np.float32)
-    powers = np.empty(2 * d, dtype=np.float32)
+    powers = np.empty(2 * d, dtype=np.int32)
+    factors = powers.view(np.float32)
     for first in range(0, len(order), TOGETHER):
         rows = order[first : first + TOGETHER]
         states[:] = np.float32(0)
@@ -96,7 +97,7 @@ def run(table: Any, items: Any, lengths: Any, order: Any, layers: Any, out: Any)
                 multiply(states[layer], state_panels, state_bias, n, of_state)
                 for i in range(n):
                     state = states[layer, i]
-                    _recur(of_input[i], of_state[i], gates, new, powers, state)
+                    _recur(of_input[i], of_state[i], gates, new, powers, factors, state)
         for i in range(len(rows)):
             for c in range(d):
                 out[rows[i], c] = states[-1, i, c]

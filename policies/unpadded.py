@@ -247,7 +247,8 @@ def _attend_whole(projected: Any, offsets: Any, heads: int, out: Any) -> None:
     values = np.zeros((n_own, longest, PANEL), dtype=np.float32)
     scores = np.zeros((n_rows, n_panels * PANEL), dtype=np.float32)
     mixed = np.empty((n_rows, n_own * PANEL), dtype=np.float32)
-    powers = np.empty(n_panels * PANEL, dtype=np.float32)
+    powers = np.empty(n_panels * PANEL, dtype=np.int32)
+    factors = powers.view(np.float32)
     for b in range(len(offsets) - 1):
         begin, n = offsets[b], offsets[b + 1] - offsets[b]
         for h in range(heads):
@@ -268,7 +269,7 @@ def _attend_whole(projected: Any, offsets: Any, heads: int, out: Any) -> None:
                 wide = (seen + LANES - 1) // LANES * LANES
                 for i in range(seen, wide):
                     row[i] = np.float32(-np.inf)
-                softmax(row, wide, powers)
+                softmax(row, wide, powers, factors)
                 for i in range(seen, n):
                     row[i] = ZERO
             multiply(scores, values[:, :n], nothing, n, mixed)
@@ -352,7 +353,8 @@ def _attend_newest(
     for i in range(len(first)):
         longest = max(longest, end[i] - first[i] + used)
     scores = np.empty(longest, dtype=np.float32)
-    powers = np.empty(longest, dtype=np.float32)
+    powers = np.empty(longest, dtype=np.int32)
+    factors = powers.view(np.float32)
     query = np.empty(width, dtype=np.float32)
     sums = np.empty((longest, LANES), dtype=np.float32)
     for i in range(len(first)):
@@ -364,7 +366,7 @@ def _attend_newest(
             column, own_value = h * own, width + h * own
             _products(query, read, first[i], n, column, own, sums, scores)
             _products(query, further[i], 0, used, column, own, sums, scores[n:])
-            softmax(scores, n + used, powers)
+            softmax(scores, n + used, powers, factors)
             mixed = out[i, column : column + own]
             _add_weighted(scores, read, first[i], n, own_value, own, mixed)
             _add_weighted(scores[n:], further[i], 0, used, own_value, own, mixed)

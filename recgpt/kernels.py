@@ -25,7 +25,7 @@ LANES = 16
 """Attention computes so many keys at once: the last ones of a row may be none."""
 
 
-@njit(fastmath=FAST, forceinline=True)
+@njit(fastmath=FAST)
 def _combine(weight: Any, first: int, rows: Any, n: int, width: int, out: Any) -> None:
     """`out[j] = sum_i weight[first + i] rows[i, j]` over `n` rows, for j below `width`."""
     for j in range(width):
@@ -82,7 +82,8 @@ def attend(
     scale = np.float32(1.0 / np.sqrt(own))
     keys = np.empty((own, longest), dtype=np.float32)  # what is not filled counts for nothing
     values = np.empty((longest, own), dtype=np.float32)
-    powers = np.empty(longest, dtype=np.float32)
+    powers = np.empty(longest, dtype=np.int32)
+    factors = powers.view(np.float32)
     query, mixed = np.empty(own, dtype=np.float32), np.empty(own, dtype=np.float32)
     for b in range(len(offsets) - 1):
         begin, n = offsets[b], offsets[b + 1] - offsets[b]
@@ -105,7 +106,7 @@ def attend(
                         scores[j] += terms[j]
                 for j in range(seen, wide):
                     scores[j] = np.float32(-np.inf)
-                softmax(scores, wide, powers)
+                softmax(scores, wide, powers, factors)
                 for j in range(seen, wide):
                     scores[j] = ZERO
                 _combine(scores, 0, values, seen, own, mixed)
