@@ -400,7 +400,8 @@ def log_all(x: Any, n: int) -> None:
 def power_all(x: Any, y: float, n: int) -> None:
     """`x[:n] = power(x[:n], y)`, the same bits."""
     if y == 0.0:
-        x[:n] = 1.0
+        for i in range(n):
+            x[i] = 1.0
         return
     log_all(x, n)
     for i in range(n):

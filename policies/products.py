@@ -367,7 +367,10 @@ def _shortlist(
     n_multiplied = np.empty(BLOCK, dtype=np.int64)
     for first in range(0, len(candidates), BLOCK):
         rows = min(BLOCK, len(candidates) - first)
-        bucket_max[:], lower_bound[:] = LOWEST, LOWEST
+        for row in range(rows):
+            lower_bound[row] = LOWEST
+            for bucket in range(n_buckets):
+                bucket_max[row, bucket] = LOWEST
         end = 0
         while end < n:
             start, step = end, max(FIRST_STEP, end // 2)
@@ -389,9 +392,10 @@ def _shortlist(
                 )
                 for row in range(tile, last):
                     row_scores, row_max = scores[row], bucket_max[row]
-                    for item in seen[first + row]:
-                        if start <= places[item] < end:
-                            row_scores[places[item]] = LOWEST
+                    for j in range(seen.shape[1]):
+                        place = places[seen[first + row, j]]
+                        if start <= place < end:
+                            row_scores[place] = LOWEST
                     for round_start in range(start, end, n_buckets):
                         # One item for each bucket: a loop that is compiled to vector instructions
                         one_each = row_scores[round_start : min(round_start + n_buckets, end)]

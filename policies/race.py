@@ -76,12 +76,13 @@ def _anyone(
     Takes the random numbers of `lane` and of the `_TRIES` lanes after it, of which the first
     `failed` were taken in vain.
     """
-    n_items = len(mark) - 1
-    for attempt in range(failed, _TRIES):
-        item = 1 + int(uniform(seed, purpose, user, step, lane + attempt) * n_items)
-        if mark[item] != stamp:
+    n_items, u = len(mark) - 1, 0.0
+    for attempt in range(failed, _TRIES + 1):
+        u = uniform(seed, purpose, user, step, lane + attempt)
+        item = 1 + int(u * n_items)
+        if attempt < _TRIES and mark[item] != stamp:
             return item
-    rank = int(uniform(seed, purpose, user, step, lane + _TRIES) * left)
+    rank = int(u * left)
     for item in range(1, n_items + 1):
         if mark[item] != stamp:
             if rank == 0:

@@ -164,7 +164,7 @@ class Transitions(Scored):
             asked = histories.rows(slice(start, start + ROWS))
             check_wanted(k, asked.seen, size - 1)
             clicks = asked.clicks(self.length)
-            most = _most_terms(clicks, *rows)
+            most = _most_terms(clicks, self._similar_rows[2], self._moves_rows[2])
             if size < FAR * most:
                 slates = super().recall(asked, k, seed)
                 items.append(slates.items)
@@ -307,11 +307,10 @@ def _add_terms(items: Any, weights: Any, markov: Any, similar: Any, moves: Any, 
 
 
 @njit()
-def _most_terms(items: Any, similar: Any, moves: Any) -> int:
+def _most_terms(items: Any, start: Any, move_start: Any) -> int:
     """The most items that the clicks of a row of `items` `[B, L]` lead to, each counted as often as
-    it is reached; at least 1.
+    it is reached; at least 1. `start`, `move_start`: of the two matrices' `_rows`.
     """
-    start, move_start = similar[2], moves[2]
     most = 1
     for b in range(len(items)):
         click = items[b, -1]

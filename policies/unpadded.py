@@ -364,9 +364,14 @@ def _attend_newest(
             out[i, c] = ZERO
         for h in range(heads):
             column, own_value = h * own, width + h * own
-            _products(query, read, first[i], n, column, own, sums, scores)
-            _products(query, further[i], 0, used, column, own, sums, scores[n:])
+            for is_further in range(2):
+                rows = further[i] if is_further else read
+                begin, count = (0, used) if is_further else (first[i], n)
+                its_scores = scores[n * is_further :]
+                _products(query, rows, begin, count, column, own, sums, its_scores)
             softmax(scores, n + used, powers, factors)
             mixed = out[i, column : column + own]
-            _add_weighted(scores, read, first[i], n, own_value, own, mixed)
-            _add_weighted(scores[n:], further[i], 0, used, own_value, own, mixed)
+            for is_further in range(2):
+                rows = further[i] if is_further else read
+                begin, count = (0, used) if is_further else (first[i], n)
+                _add_weighted(scores[n * is_further :], rows, begin, count, own_value, own, mixed)

@@ -223,8 +223,8 @@ def ridge(x: DoubleArray, y: DoubleArray) -> DoubleArray:
 
 
 def _times(x: DoubleArray, v: DoubleArray) -> DoubleArray:
-    """`x @ v`, as one row by a table."""
-    return matmul(v, x.T)
+    """`x @ v`."""
+    return matmul(x, v[:, None])[:, 0]
 
 
 def _gram(x: DoubleArray, weight: DoubleArray) -> DoubleArray:

@@ -213,7 +213,8 @@ def _integrate(
             bounds[look] = guess
             left = 0.0
             if size is not bounds and size[look] > bounds[look]:
-                bounds[look + 1 :] = np.inf
+                for rest in range(look + 1, looks):
+                    bounds[rest] = np.inf
                 return
         all_error += error[look]
         before_that, before = before, clock[look]
