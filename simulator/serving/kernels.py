@@ -108,8 +108,8 @@ def remember(items: Any, clicked: Any, rows: Any, slate: Any, click: Any, shown:
         slate, click, shown: `[B, k]` items, `[B, k]` int8 and `[B]` of the block.
     """
     width = items.shape[1]
-    whole_items = np.empty(width + slate.shape[1], dtype=items.dtype)
-    whole_clicked = np.empty(width + slate.shape[1], dtype=clicked.dtype)
+    whole_items = np.empty(width + slate.shape[1], dtype=np.int32)
+    whole_clicked = np.empty(width + slate.shape[1], dtype=np.bool_)
     for b in range(len(rows)):
         row, new = rows[b], shown[b]
         # To a place of its own, with what is new behind it, and back: loops that LLVM vectorises.
