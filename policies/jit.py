@@ -73,8 +73,8 @@ _OPTIONS = {
     "forceinline": False,
     "no_cfunc_wrapper": True,
 }
-"""Arithmetic is said in full: what is not, a function would take over from whichever kernel calls it
-first. And nobody calls a kernel by a pointer of C.
+"""Arithmetic is said in full: what is not, a function would take over from whichever kernel calls
+it first. And nobody calls a kernel by a pointer of C.
 """
 
 _KERNEL = {"pipeline_class": lowering.KernelCompiler}
@@ -236,8 +236,12 @@ def _key(dispatcher: Any, name: str) -> None:
     function stands.
     """
     cache = dispatcher._cache
-    file = f"{name}.{sys.implementation.cache_tag}"
-    cache._cache_file = IndexDataCacheFile(cache.cache_path, file, made_of(dispatcher))
+    digest = made_of(dispatcher)
+    file = IndexDataCacheFile(cache.cache_path, f"{name}.{sys.implementation.cache_tag}", digest)
+    # Read before anything else: numba would build the kinds of the arguments first, of classes
+    # that another revision may not have.
+    file._version = digest
+    cache._cache_file = file
 
 
 @contextmanager

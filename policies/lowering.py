@@ -16,17 +16,17 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from llvmlite.binding import parse_bitcode
+from llvmlite.binding import Linkage, create_new_module_pass_manager, parse_bitcode
 from numba.core.caching import CompileResultCacheImpl
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, DefaultPassBuilder, Flags, compile_result
 from numba.core.compiler_machinery import PassManager, register_pass
-from numba.core.typed_passes import AnnotateTypes, NativeLowering
+from numba.core.typed_passes import AnnotateTypes, NativeLowering, NopythonRewrites
 from numba.core.untyped_passes import InlineClosureLikes
 
-NEEDLESS = {AnnotateTypes, InlineClosureLikes}
+NEEDLESS = {AnnotateTypes, InlineClosureLikes, NopythonRewrites}
 """numba's passes that nothing here needs: nobody reads its listing of types, and kernels have no
-functions, and no comprehensions, inside of them."""
+functions or comprehensions inside of them, and loops where numpy has expressions of arrays."""
 
 
 class _Inherited(Flags):
@@ -72,20 +72,34 @@ class _Kernel(JITCodeLibrary):
 
 
 class _Part(_Kernel):
-    """A part's code: simplified, for kernels to take in, and never machine code."""
+    """A part's code: simplified, for kernels to take in, and never machine code. Less (variables
+    still in memory) is more: of what is simplified further LLVM makes slower loops later.
+    """
 
     def _optimize_final_module(self) -> None:
         passes, builder = self._codegen._module_pass_manager(
             loop_vectorize=False, slp_vectorize=False, opt=0, cost="cheap"
         )
-        passes.add_sroa_pass()
-        passes.add_simplify_cfg_pass()
-        passes.add_global_dead_code_eliminate_pass()
         passes.run(self._final_module, builder)
+
+    def _finalize_dynamic_globals(self) -> None:
+        # A part names the functions that it calls by an address of Python's, which it does not
+        # use. Only what is left where nothing needless is keeps it out of the cache.
+        module = self._final_module
+        self._final_module = module.clone()
+        passes = create_new_module_pass_manager()
+        passes.add_sroa_pass()
+        passes.add_global_dead_code_eliminate_pass()
+        passes.run(self._final_module, self._codegen._pass_builder())
+        super()._finalize_dynamic_globals()
+        self._final_module = module
 
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
-        self._finalized = True
+        for function in self._final_module.functions:
+            if not function.is_declaration and function.linkage == Linkage.external:
+                function.linkage = "linkonce_odr"  # as many kernels may have it
+        self._finalized, self._shared_module = True, self._final_module
 
     def serialize_using_object_code(self) -> Any:
         return self.name, self._final_module.as_bitcode()
@@ -99,8 +113,8 @@ class PartCache(CompileResultCacheImpl):
         for load in reload:
             load()
         library = _Part(target_context.codegen(), name)
-        library._final_module = parse_bitcode(code)
-        library._finalize_final_module()
+        library._final_module = library._shared_module = parse_bitcode(code)
+        library._finalized = True
         return compile_result(
             typing_context=target_context.typing_context,
             target_context=target_context,

@@ -164,6 +164,40 @@ def test_a_kernel_answers_python_and_other_kernels_alike(tmp_path: Path) -> None
         assert half == 4.0
 
 
+NAMED = """
+from typing import NamedTuple
+import numpy as np
+from policies.jit import njit
+
+class Pair(NamedTuple):
+    one: np.ndarray
+    two: np.ndarray
+
+@njit()
+def both(pair):
+    return pair.one[0] + pair.two[0]
+
+print(both(Pair(np.ones(1), np.ones(1))), sum(both.stats.cache_hits.values()))
+"""
+
+
+def test_a_kernel_of_an_argument_whose_class_has_another_name_now_is_compiled_anew(
+    tmp_path: Path,
+) -> None:
+    place = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path)}
+
+    def use(named: str) -> str:
+        (tmp_path / "named.py").write_text(named)
+        command = [sys.executable, "-B", "-c", "import named"]
+        return subprocess.run(
+            command, env=place, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    assert use(NAMED) == "2.0 0"
+    assert use(NAMED) == "2.0 1"
+    assert use(NAMED.replace("Pair", "Two").replace("[0] +", "[0] * 3 +")) == "4.0 0"
+
+
 TWO = """
 from policies.jit import njit
 
