@@ -482,7 +482,7 @@ def logs1p(x: npt.ArrayLike) -> Any:
 
 def powers(x: npt.ArrayLike, y: npt.ArrayLike) -> Any:
     y = np.asarray(y, dtype=np.float64)
-    with np.errstate(invalid="ignore"):  # 0 to the power of 0
+    with np.errstate(over="ignore", invalid="ignore"):  # a huge power; 0 to the power of 0
         return np.where(y == 0.0, 1.0, exps(y * logs(x)))[()]
 
 

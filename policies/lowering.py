@@ -24,7 +24,7 @@ from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.typed_passes import AnnotateTypes, NativeLowering, NopythonRewrites
 from numba.core.untyped_passes import InlineClosureLikes
 
-NEEDLESS = {AnnotateTypes, InlineClosureLikes, NopythonRewrites}
+_NEEDLESS = {AnnotateTypes, InlineClosureLikes, NopythonRewrites}
 """numba's passes that nothing here needs: nobody reads its listing of types, and kernels have no
 functions or comprehensions inside of them, and loops where numpy has expressions of arrays."""
 
@@ -109,7 +109,7 @@ class PartCache(CompileResultCacheImpl):
     """What is kept of a part: no machine code."""
 
     def rebuild(self, target_context: Any, payload: Any) -> Any:
-        (name, code), fndesc, environment, signature, _, _, _, reload, _ = payload
+        (name, code), fndesc, environment, signature, _, _, _, reload, inner = payload
         for load in reload:
             load()
         library = _Part(target_context.codegen(), name)
@@ -126,6 +126,7 @@ class PartCache(CompileResultCacheImpl):
             library=library,
             environment=environment,
             reload_init=reload,
+            referenced_envs=inner,  # of the parts in it: numba keeps none that nobody has
         )
 
 
@@ -159,7 +160,7 @@ class KernelCompiler(Compiler):
         state.library.enable_object_caching()
         own = PassManager("kernel")
         for step, what in DefaultPassBuilder.define_nopython_pipeline(state).passes:
-            if step not in NEEDLESS:
+            if step not in _NEEDLESS:
                 own.add_pass(self.lowering if step is NativeLowering else step, what)
         own.finalize()
         return [own]

@@ -4,6 +4,7 @@ mean off.
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -575,6 +576,19 @@ def test_state_and_restore_continue_the_same_lives() -> None:
     assert all(len(column) == 100 for column in whole.state().values())
     with pytest.raises(ValueError, match="'memory' must have shape"):
         second.restore({name: column for name, column in first.state().items() if name != "memory"})
+
+
+def test_a_copy_of_people_who_have_answered_goes_on_as_they_do() -> None:
+    people = world(100)
+    ask(people, 3)
+    copied = copy.deepcopy(people)
+    t, items = np.full(100, 40 * DAY), some(people, 6, 77)
+    a, b = (
+        these.respond(np.arange(100), np.full(100, 3), t, slates(items))
+        for these in (people, copied)
+    )
+    assert np.array_equal(a.watch, b.watch, equal_nan=True)
+    assert np.array_equal(a.next, b.next)
 
 
 def test_the_catalogue_shows_no_latent_truth() -> None:

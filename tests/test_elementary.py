@@ -24,6 +24,11 @@ def off(values: np.ndarray, expected: np.ndarray) -> float:
     return float(np.max(np.abs(values - expected) / np.spacing(np.abs(expected))))
 
 
+def test_a_power_beyond_all_numbers_is_infinite_without_a_word() -> None:
+    assert elementary.powers(10.0, 1e308) == math.inf
+    assert elementary.powers([0.0, 0.0, 2.0], [0.0, 2.0, 0.0]).tolist() == [1.0, 0.0, 1.0]
+
+
 @pytest.mark.parametrize(
     ("values", "expected", "most"),
     [

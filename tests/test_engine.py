@@ -17,7 +17,7 @@ from policies.time import DAY
 from simulator.engine import tape
 from simulator.engine.lives import Engine, EngineError, ShardLives, Span
 from simulator.engine.tape import Tape
-from simulator.serving.desk import Channel, Desk, ServingError
+from simulator.serving.desk import Channel, Desk, ServingError, cut
 from simulator.users.base import NEVER, Feedback
 
 HOUR = 3_600_000
@@ -363,3 +363,11 @@ def test_channels_fill_the_candidates_and_say_so(ranker, items, channels):
     assert served.slates.items.tolist() == [items]
     assert served.channel is not None
     assert served.channel.tolist() == [channels]
+
+
+def test_without_a_candidate_slates_are_empty() -> None:
+    none = Slates(np.zeros((2, 0), dtype=np.int64), np.zeros((2, 0), dtype=np.float32))
+    slates, places = cut(none, 3)
+    assert not slates.items.any()
+    assert slates.items.shape == slates.scores.shape == places.shape == (2, 3)
+    assert (places == -1).all()

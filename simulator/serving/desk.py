@@ -312,6 +312,8 @@ def cut(candidates: Slates, k: int) -> tuple[Slates, IntArray]:
 
 def _taken(values: Array, places: IntArray, empty: float) -> Array:
     """`values` `[B, n]` at the columns `places` `[B, k]`; `empty` where these are -1."""
+    if not values.size:  # no candidate at all
+        return np.full(places.shape, empty, dtype=values.dtype)
     first = np.arange(len(values))[:, None] * values.shape[1]
     taken: Array = np.take(values, first + places)
     taken[places < 0] = empty

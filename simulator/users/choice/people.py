@@ -128,7 +128,9 @@ class People:
             sizes = self.tables.streams, k, *self.lives.interests.shape[1:]
             self._scratch[k] = responses.Scratch.of(*sizes)
         world = (self.law, self.tables, self.seed, self.truth, self.lives)
-        responses.respond(*world, who, lived, when, at, items, self._scratch[k], out)
+        scratch = self._scratch[k]
+        drawn = scratch.words.reshape(4, -1)
+        responses.respond(*world, who, lived, when, at, items, scratch, drawn, out)
         kinds = dict(zip(self.kinds, out.kinds, strict=True))
         return Feedback(out.click, out.watch, out.shown, out.next, out.leaves, kinds)
 

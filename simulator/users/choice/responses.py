@@ -103,10 +103,8 @@ class Scratch(NamedTuple):
 
     counters: Words
     """`[4, streams * k * CHUNK]`"""
-    drawn: Words
-    """The random words of the counters."""
     words: Words
-    """`drawn` as `[4, streams, k, CHUNK]`."""
+    """`[4, streams, k, CHUNK]` the random words of the counters."""
     seen: Seen
     lens: Floats
     """`[M * D, CHUNK]` the interests."""
@@ -129,15 +127,14 @@ class Scratch(NamedTuple):
     def of(cls, streams: int, k: int, n_interests: int, n_places: int) -> Scratch:
         """Arrays for slates of `k`, `streams` of random words (`LawTables.streams`), M and D."""
         size = k * CHUNK
-        drawn = np.zeros((4, streams * size), dtype=np.uint32)
+        words = np.zeros((4, streams, k, CHUNK), dtype=np.uint32)
         rows = (n_interests * n_places, n_interests, n_places, n_places, 10, 3)
         lens, shares, fading, place, others, mood = np.split(
             _columns(sum(rows)), np.cumsum(rows)[:-1]
         )
         return cls(
-            counters=np.zeros_like(drawn),
-            drawn=drawn,
-            words=drawn.reshape(4, streams, k, CHUNK),
+            counters=np.zeros((4, streams * size), dtype=np.uint32),
+            words=words,
             seen=Seen(
                 state=np.empty((k, CHUNK), dtype=np.int64),
                 y=np.empty((k, CHUNK)),
@@ -499,10 +496,13 @@ def respond(
     t: Ints,
     items: Ints,
     scratch: Scratch,
+    drawn: Words,
     out: Answers,
 ) -> None:
     """Answer `[B]` slates `[B, k]` of different users, who live in `rows` `[B]`, CHUNK at a
     time, in `scratch`; all noise of an impression is keyed by (user, step, item).
+
+    `drawn` is `scratch.words` as `[4, streams * k * CHUNK]`, the same memory.
     """
     words, seen, mood = scratch.words, scratch.seen, scratch.mood
     picked, numbers = scratch.picked, scratch.numbers
@@ -512,7 +512,7 @@ def respond(
         when, at, slates = step[first:end], t[first:end], items[first:end]
         wake(law, seed, truth.centres, truth.tag_cdf, lives, who, lived, at)
         _count(who, when, slates, truth.author, scratch.counters)
-        philox_words(seed, scratch.counters, scratch.counters.shape[1], scratch.drawn)
+        philox_words(seed, scratch.counters, scratch.counters.shape[1], drawn)
         _look(
             law, truth.video, truth.level, truth.onward,
             lives.weights, lives.interests, lives.memory, lives.clicked, lived, slates, scratch,
