@@ -561,18 +561,21 @@ def test_answers_do_not_depend_on_the_batch(blocks: list[int]) -> None:
         assert np.array_equal(column, cut.state()[name]), name
 
 
+def lives_alike(one: People, other: People) -> bool:
+    """Whether 100 users of both, who have answered three times, answer the next slate alike."""
+    t, items = np.full(100, 40 * DAY), some(one, 6, 77)
+    a, b = (
+        people.respond(np.arange(100), np.full(100, 3), t, slates(items)) for people in (one, other)
+    )
+    return np.array_equal(a.watch, b.watch, equal_nan=True) and np.array_equal(a.next, b.next)
+
+
 def test_state_and_restore_continue_the_same_lives() -> None:
     whole, first, second = world(100), world(100), world(100)
     ask(whole, 3)
     ask(first, 3)
     second.restore(first.state())
-    t, items = np.full(100, 40 * DAY), some(whole, 6, 77)
-    a, b = (
-        people.respond(np.arange(100), np.full(100, 3), t, slates(items))
-        for people in (whole, second)
-    )
-    assert np.array_equal(a.watch, b.watch, equal_nan=True)
-    assert np.array_equal(a.next, b.next)
+    assert lives_alike(whole, second)
     assert all(len(column) == 100 for column in whole.state().values())
     with pytest.raises(ValueError, match="'memory' must have shape"):
         second.restore({name: column for name, column in first.state().items() if name != "memory"})
@@ -581,14 +584,7 @@ def test_state_and_restore_continue_the_same_lives() -> None:
 def test_a_copy_of_people_who_have_answered_goes_on_as_they_do() -> None:
     people = world(100)
     ask(people, 3)
-    copied = copy.deepcopy(people)
-    t, items = np.full(100, 40 * DAY), some(people, 6, 77)
-    a, b = (
-        these.respond(np.arange(100), np.full(100, 3), t, slates(items))
-        for these in (people, copied)
-    )
-    assert np.array_equal(a.watch, b.watch, equal_nan=True)
-    assert np.array_equal(a.next, b.next)
+    assert lives_alike(people, copy.deepcopy(people))
 
 
 def test_the_catalogue_shows_no_latent_truth() -> None:
